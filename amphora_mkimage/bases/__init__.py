@@ -1,0 +1,1 @@
+"""One module a distribution: where its root filesystem comes from and how its parts are called."""

@@ -1,0 +1,1 @@
+"""From a tree to a bootable disk, an image file or a tar."""

@@ -1,0 +1,1 @@
+"""Is this file a complete amphora?"""

@@ -1,0 +1,1 @@
+"""Which packages, by distribution and role."""

@@ -1,0 +1,1 @@
+"""The customisations, one module each."""
