@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -80,10 +81,8 @@ def run(
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """SIGKILL a child that was started in a session of its own, and all that it started there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
