@@ -18,7 +18,7 @@ C_LOCALE = {"LC_ALL": "C.UTF-8", "LANGUAGE": "C.UTF-8"}
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for a child: the caller's, with sbin in PATH, the C locale, and ``extra`` on top."""
+    """Make the environment for a child: the caller's, with sbin in PATH, the C locale, and ``extra`` on top."""
     env = {**os.environ, **C_LOCALE}
     # Debian leaves sbin out of an ordinary user's PATH; mke2fs, sfdisk and mkfs.vfat live there.
     path = env.get("PATH", "/usr/bin:/bin").split(":")
@@ -38,17 +38,15 @@ def run(
     deadline: float | None = None,
     on_line: Callable[[str], None] | None = None,
     pass_fds: Sequence[int] = (),
-    preexec: Callable[[], None] | None = None,
 ) -> str:
     """Run a command to its end and return what it printed (standard output and error together).
 
     :param what: what failed, for the error ("cannot format the root filesystem")
     :param remedy: what to do about it
-    :param env: variables added to :func:`environment`
+    :param env: the whole environment of the child (default: :func:`environment`)
     :param stdin: bytes for its standard input (else it reads nothing)
     :param deadline: seconds after which it is killed
     :param on_line: called with each line as it arrives, for progress
-    :param preexec: runs in the child before exec (see :class:`subprocess.Popen`)
     :raises HostError: the program is not there
     :raises MkimageError: it failed, or did not end in time
     """
@@ -59,9 +57,8 @@ def run(
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment(env),
+            env=environment() if env is None else env,
             pass_fds=pass_fds,
-            preexec_fn=preexec,
             start_new_session=True,
         )
     except FileNotFoundError as error:

@@ -1,0 +1,186 @@
+"""Ask the archive, through the host's apt, which packages a system consists of, and fetch them verified.
+
+apt runs on a private directory: it reads no configuration of the host but what :mod:`~amphora_mkimage.bases.mirror`
+hands it, resolves against an empty system, and checks signatures and hashes itself. Nothing here can switch those
+checks off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amphora_mkimage import process
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
+
+_INST = re.compile(r"^Inst (\S+) \((\S+) .*\[(\S+)\]\)")
+
+
+@dataclass(frozen=True)
+class Deb:
+    """One package file, as the signed index describes it.
+
+    :param size: bytes of the file
+    :param installed_size: bytes of its content, as deb-control(5) estimates it
+    """
+
+    name: str
+    version: str
+    arch: str
+    sha256: str
+    size: int
+    installed_size: int
+
+    @property
+    def file_name(self) -> str:
+        """Its name in apt's archives directory."""
+        return f"{self.name}_{self.version.replace(':', '%3a')}_{self.arch}.deb"
+
+
+class Archive:
+    """A private apt state.
+
+    :param directory: where it lives; made when missing
+    :param sources: text for sources.list(5)
+    :param network: text for apt.conf(5), see :func:`~amphora_mkimage.bases.mirror.apt_network_settings`
+    :param logins: lines for apt_auth.conf(5)
+    """
+
+    def __init__(
+        self, directory: Path, arch: str, sources: str, network: str, logins: Sequence[str], console: Console
+    ) -> None:
+        self.directory = directory
+        self.lists = directory / "lists"
+        self.archives = directory / "archives"
+        self._console = console
+        for part in (self.lists / "partial", self.archives / "partial"):
+            part.mkdir(parents=True, exist_ok=True)
+        (directory / "status").touch()
+        (directory / "sources.list").write_text(sources, encoding="utf-8")
+        self._private("auth.conf", "".join(logins))
+        self._private("apt.conf", self._configuration(arch) + network)
+
+    def update(self) -> None:
+        """Fetch and check the signed indexes of all suites.
+
+        :raises MkimageError: a suite is missing, unreachable, unsigned, expired or signed by another key
+        """
+        self._apt("update", what="cannot read the package archive", strict=True)
+
+    def resolve(self, packages: Iterable[str]) -> list[Deb]:
+        """Name every package that a system with these packages, the essential ones and apt consists of, by name.
+
+        :raises MkimageError: a package does not exist or its dependencies cannot be met
+        """
+        wanted = ["?essential", "apt", *sorted(packages)]
+        output = self._apt("--simulate", "install", *wanted, what="cannot resolve the packages")
+        found = [match.groups() for line in output.splitlines() if (match := _INST.match(line))]
+        records = self._records([f"{name.split(':')[0]}:{arch}={version}" for name, version, arch in found])
+        return sorted((records[name.split(":")[0], version] for name, version, _ in found), key=lambda deb: deb.name)
+
+    def download(self, debs: Sequence[Deb]) -> None:
+        """Fetch the packages that are not in the archives directory yet; apt checks their hashes.
+
+        :raises MkimageError: one cannot be fetched or is not what the index says
+        """
+        names = [f"{deb.name}={deb.version}" for deb in debs]
+        self._apt("--download-only", "install", *names, what="cannot fetch the packages")
+
+    def _records(self, names: Sequence[str]) -> dict[tuple[str, str], Deb]:
+        output = self._run(["apt-cache", "show", "--no-all-versions", *names], what="cannot read the package index")
+        records = {}
+        for stanza in output.split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in stanza.splitlines() if re.match(r"[A-Za-z0-9-]+: ", line))
+            if "SHA256" in fields:
+                records[fields["Package"], fields["Version"]] = Deb(
+                    fields["Package"],
+                    fields["Version"],
+                    fields["Architecture"],
+                    fields["SHA256"],
+                    int(fields["Size"]),
+                    int(fields.get("Installed-Size", "0")) * 1024,
+                )
+        return records
+
+    def _apt(self, *arguments: str, what: str, strict: bool = False) -> str:
+        argv = ["apt-get", "-y", "-q", *arguments]
+        output = self._run(argv, what=what)
+        # apt-get update calls a suite that it could not fetch a warning, and goes on with an old index or without it.
+        problems = [line for line in output.splitlines() if line.startswith(("W:", "E:", "Err:"))]
+        if strict and problems:
+            raise MkimageError(f"{what}: {problems[-1]}", self._remedy(output), tail=problems)
+        return output
+
+    def _run(self, argv: Sequence[str], *, what: str) -> str:
+        env = process.environment({"APT_CONFIG": os.fspath(self.directory / "apt.conf")})
+        try:
+            return process.run(argv, self._console, what=what, env=env, on_line=self._show)
+        except MkimageError as error:
+            errors = [line for line in error.tail if line.startswith("E:")]
+            if errors:
+                raise type(error)(
+                    f"{what}: {errors[0][3:]}", self._remedy("\n".join(error.tail)), tail=error.tail
+                ) from error
+            raise
+
+    def _show(self, line: str) -> None:
+        if line.startswith(("Get:", "Hit:")):
+            fields = line.split()
+            self._console.activity(f"downloading {' '.join(fields[4:5])}")
+
+    @staticmethod
+    def _remedy(output: str) -> str:
+        if re.search(r"NO_PUBKEY|is not signed|signatures were invalid|couldn't be verified", output):
+            return "not signed by the expected key: check BASE_OS_MIRROR, or name its keyring with DIB_APT_KEYRING"
+        if re.search(r"Unable to locate package|has no installation candidate", output):
+            return "check the package name (-k), the release (-d) and that the mirror is complete"
+        if re.search(r"Hash Sum mismatch|unexpected size", output):
+            return "the mirror or a proxy on the way serves damaged files: try again, or another mirror"
+        if "No space left" in output:
+            return "free some space, or work elsewhere with -w"
+        return "check the network, the proxy variables and BASE_OS_MIRROR"
+
+    def _private(self, name: str, text: str) -> None:
+        """Write a file that may hold credentials so that only its owner ever could read it."""
+        fd = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+
+    def _configuration(self, arch: str) -> str:
+        d = self.directory
+        settings = {
+            "Dir": d,
+            "Dir::Etc": d,
+            "Dir::Etc::Main": "/dev/null",
+            "Dir::Etc::Parts": "/dev/null",
+            "Dir::Etc::SourceList": d / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::Etc::Trusted": "/dev/null",
+            "Dir::Etc::TrustedParts": "/dev/null",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::Etc::PreferencesParts": "/dev/null",
+            "Dir::Etc::Netrc": d / "auth.conf",
+            "Dir::Etc::NetrcParts": "/dev/null",
+            "Dir::State": d,
+            "Dir::State::Lists": self.lists,
+            "Dir::State::Status": d / "status",
+            "Dir::Cache": d,
+            "Dir::Cache::Archives": self.archives,
+            "Dir::Log": d,
+            "APT::Architecture": arch,
+            "APT::Architectures": arch,
+            "APT::Install-Recommends": "false",
+            "APT::Get::AllowUnauthenticated": "false",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+            # We are root of a user namespace at most; _apt could not read a directory that is ours alone.
+            "APT::Sandbox::User": "root",
+            "DPkg::Use-Pty": "false",
+        }
+        return "".join(f'{key} "{value}";\n' for key, value in settings.items())

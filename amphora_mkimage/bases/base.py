@@ -1,0 +1,48 @@
+"""What the rest of the program knows about a base system."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release of a base system.
+
+    :param codename: its suite in the archive
+    :param suites: name patterns of all suites that a complete system takes; ``{}`` is the codename
+    :param refused: why no amphora can be made of it, or ""
+    """
+
+    codename: str
+    suites: tuple[str, ...]
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base system bootstrapped from an apt archive.
+
+    :param name: what ``-i`` calls it
+    :param distribution: its os-release ID; also names its file in ``package_lists/`` and its folder on the ESP
+    :param default_release: codename of the current stable
+    :param releases: known releases by codename
+    :param components: archive components
+    :param keyring: path of the archive's keyring, on the host and in the image
+    :param keyring_package: what installs it on the host
+    :param kernels: kernel package for virtual machines, by architecture
+    :param bootloader: packages that bring the bootloader, by architecture
+    :param minimum_gib: smallest disk that its content fits on
+    """
+
+    name: str
+    distribution: str
+    default_release: str
+    releases: Mapping[str, Release]
+    components: tuple[str, ...]
+    keyring: str
+    keyring_package: str
+    kernels: Mapping[str, str]
+    bootloader: Mapping[str, tuple[str, ...]]
+    minimum_gib: int = 1

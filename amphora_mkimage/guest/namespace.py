@@ -1,0 +1,254 @@
+"""The guest as a directory: file verbs on the tree, commands in a chroot of the current namespaces.
+
+It runs inside :func:`amphora_mkimage.guest.userns.run`, so it is root there and every mount is private.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from amphora_mkimage import process
+from amphora_mkimage.console import Console
+from amphora_mkimage.guest import userns
+from amphora_mkimage.guest.paths import open_inside, split
+
+#: The whole environment of a command in the guest. Nothing of the host's leaks in: no proxy, no CA bundle, no HOME.
+GUEST_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "DEBCONF_NONINTERACTIVE_SEEN": "true",
+    "SYSTEMD_OFFLINE": "1",
+}
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "ptmx": "pts/ptmx"}
+
+
+class NamespaceGuest:
+    """A :class:`~amphora_mkimage.guest.protocol.Guest` on a directory.
+
+    :param root: the directory of the tree
+    :param console: where commands are logged
+    """
+
+    def __init__(self, root: Path, console: Console) -> None:
+        self.root = root
+        self._console = console
+        self._fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give up the descriptor of the tree."""
+        os.close(self._fd)
+
+    @contextlib.contextmanager
+    def mounted(self) -> Iterator[None]:
+        """Mount what commands need (/proc, /sys, /dev, /run, /tmp) for the time of the block."""
+        targets: list[Path] = []
+
+        def add(source: str, name: str, kind: str, flags: int = 0, data: str = "") -> None:
+            # A look-up inside the tree, so that no link in it can move a mount elsewhere.
+            fd = open_inside(self._fd, name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                target = Path(f"/proc/self/fd/{fd}").readlink()
+            finally:
+                os.close(fd)
+            userns.mount(source, target, kind, flags, data)
+            targets.append(target)
+
+        try:
+            add("proc", "/proc", "proc")
+            add("/sys", "/sys", "", userns.MS_BIND | userns.MS_REC)
+            for name, mode in (("/dev", "755"), ("/run", "755"), ("/tmp", "1777")):  # noqa: S108 (the guest's)
+                add("tmpfs", name, "tmpfs", 0, f"mode={mode}")
+            self._populate_dev()
+            yield
+        finally:
+            for target in reversed(targets):
+                userns.unmount(target)
+
+    def _populate_dev(self) -> None:
+        dev = self.root / "dev"
+        for name in _DEVICES:
+            (dev / name).touch()
+            userns.mount(f"/dev/{name}", dev / name, "", userns.MS_BIND)
+        for name in ("pts", "shm"):
+            (dev / name).mkdir()
+        userns.mount("devpts", dev / "pts", "devpts", 0, "newinstance,ptmxmode=0666,mode=620")
+        (dev / "shm").chmod(0o1777)
+        for name, target in _DEVICE_LINKS.items():
+            (dev / name).symlink_to(target)
+
+    # -- file verbs, in the order of the protocol --------------------------------------------------------------------
+
+    def write(self, path: str, content: bytes) -> None:
+        """Create or truncate a file and write it."""
+        self._put(path, content, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def write_append(self, path: str, content: bytes) -> None:
+        """Append to a file."""
+        self._put(path, content, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def read_file(self, path: str) -> bytes:
+        """Read a whole file."""
+        with os.fdopen(open_inside(self._fd, path, os.O_RDONLY), "rb") as file:
+            return file.read()
+
+    def mkdir_p(self, path: str) -> None:
+        """Create a directory and its parents."""
+        made = ""
+        for name in path.strip("/").split("/"):
+            made += f"/{name}"
+            if not self.exists(made):
+                with self._parent(made) as (parent, last):
+                    os.mkdir(last, 0o755, dir_fd=parent)
+
+    def chmod(self, mode: int, path: str) -> None:
+        """Change permission bits."""
+        with self._opened(path) as handle:
+            os.chmod(handle, mode)
+
+    def chown(self, owner: int, group: int, path: str) -> None:
+        """Change owner and group."""
+        with self._opened(path) as handle:
+            os.chown(handle, owner, group)
+
+    def ln_sf(self, target: str, linkname: str) -> None:
+        """Make a symbolic link."""
+        with self._parent(linkname) as (parent, last):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=parent)
+            os.symlink(target, last, dir_fd=parent)
+
+    def mv(self, src: str, dest: str) -> None:
+        """Rename a file."""
+        with self._parent(src) as (src_parent, src_name), self._parent(dest) as (dest_parent, dest_name):
+            os.rename(src_name, dest_name, src_dir_fd=src_parent, dst_dir_fd=dest_parent)
+
+    def rm_f(self, path: str) -> None:
+        """Remove a file if it exists."""
+        with contextlib.suppress(FileNotFoundError), self._parent(path) as (parent, last):
+            os.unlink(last, dir_fd=parent)
+
+    def rm_rf(self, path: str) -> None:
+        """Remove a file or a tree."""
+        with contextlib.suppress(FileNotFoundError), self._parent(path) as (parent, last):
+            if stat.S_ISDIR(os.stat(last, dir_fd=parent, follow_symlinks=False).st_mode):
+                shutil.rmtree(last, dir_fd=parent)
+            else:
+                os.unlink(last, dir_fd=parent)
+
+    def truncate(self, path: str) -> None:
+        """Empty a file."""
+        os.close(open_inside(self._fd, path, os.O_WRONLY | os.O_TRUNC))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a path exists, links followed."""
+        try:
+            os.close(open_inside(self._fd, path, os.O_PATH))
+        except OSError:
+            return False
+        return True
+
+    def is_file(self, path: str) -> bool:
+        """Tell whether a path itself is a regular file."""
+        return stat.S_ISREG(self._mode(path))
+
+    def is_dir(self, path: str) -> bool:
+        """Tell whether a path itself is a directory."""
+        return stat.S_ISDIR(self._mode(path))
+
+    def is_symlink(self, path: str) -> bool:
+        """Tell whether a path itself is a symbolic link."""
+        return stat.S_ISLNK(self._mode(path))
+
+    def readlink(self, path: str) -> str:
+        """Read a symbolic link."""
+        with self._parent(path) as (parent, last):
+            return os.readlink(last, dir_fd=parent)
+
+    def ls(self, directory: str) -> list[str]:
+        """List a directory, sorted."""
+        fd = open_inside(self._fd, directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def find(self, directory: str) -> list[str]:
+        """List everything under a directory."""
+        fd = open_inside(self._fd, directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            names = [
+                os.path.normpath(os.path.join(at, name))
+                for at, directories, files, _ in os.fwalk(".", dir_fd=fd)
+                for name in directories + files
+            ]
+        finally:
+            os.close(fd)
+        return sorted(names)
+
+    def glob_expand(self, pattern: str) -> list[str]:
+        """Expand a shell pattern."""
+        found = [""]
+        for part in pattern.strip("/").split("/"):
+            found = [f"{base}/{name}" for base in found for name in self._matching(base or "/", part)]
+        return sorted(found)
+
+    def command(self, arguments: list[str]) -> str:
+        """Run a program in the guest."""
+        return process.run(
+            ["chroot", os.fspath(self.root), *arguments],
+            self._console,
+            what=f"in the image: {arguments[0]}",
+            env=GUEST_ENVIRONMENT,
+        )
+
+    # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _put(self, path: str, content: bytes, flags: int) -> None:
+        with os.fdopen(open_inside(self._fd, path, flags, 0o644), "wb") as file:
+            file.write(content)
+
+    def _mode(self, path: str) -> int:
+        try:
+            fd = open_inside(self._fd, path, os.O_PATH | os.O_NOFOLLOW)
+        except OSError:
+            return 0
+        try:
+            return os.fstat(fd).st_mode
+        finally:
+            os.close(fd)
+
+    def _matching(self, directory: str, part: str) -> list[str]:
+        if not set("*?[") & set(part):
+            return [part] if self.exists(f"{directory}/{part}") else []
+        try:
+            names = self.ls(directory)
+        except (NotADirectoryError, FileNotFoundError):
+            return []
+        return [name for name in names if fnmatch.fnmatchcase(name, part) and name.startswith(".") <= (part[0] == ".")]
+
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[str]:
+        """Resolve a path inside the tree; give it as one that os functions follow exactly (/proc/self/fd, proc(5))."""
+        fd = open_inside(self._fd, path, os.O_PATH)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        directory, name = split(path)
+        fd = open_inside(self._fd, directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield fd, name
+        finally:
+            os.close(fd)

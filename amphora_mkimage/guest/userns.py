@@ -1,0 +1,290 @@
+"""Run a function in namespaces of its own, as root there and as nobody special outside.
+
+The child is process 1 of a new pid namespace inside new user, mount, ipc and uts namespaces. So whatever it mounts is
+invisible outside and gone with it, and whatever it starts dies with it: nothing has to be cleaned up by hand, even
+after SIGKILL. Real file owners come from the id map: a subordinate range through newuidmap(1) for an ordinary user
+(subuid(5)), the identity for root. See user_namespaces(7), pid_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import os
+import pickle
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
+
+from amphora_mkimage.errors import HostError, MkimageError
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_CAP_SETGID, _CAP_SETUID = 6, 7
+
+#: Ids that a distribution's static and dynamic system users need (deb-policy 9.2.2 reserves 0-64999, nobody is 65534).
+IDS = 65536
+#: How long a namespace may take to remove its working tree before it is killed.
+_GRACE_SECONDS = 20.0
+
+_libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class IdMap:
+    """How ids inside map to ids outside: lines of (inside, outside, count), for uid_map and for gid_map."""
+
+    uids: tuple[tuple[int, int, int], ...]
+    gids: tuple[tuple[int, int, int], ...]
+    privileged: bool  #: the maps can be written directly, without newuidmap
+
+
+def plan_id_map() -> IdMap:
+    """Choose the id map for this user.
+
+    :raises HostError: the user has no subordinate ids, or too few of them
+    """
+    if _can_write_maps():
+        return IdMap(_identity("/proc/self/uid_map"), _identity("/proc/self/gid_map"), privileged=True)
+    uid, gid = os.getuid(), os.getgid()
+    sub_uid = _subordinate("/etc/subuid", uid, pwd.getpwuid(uid).pw_name)
+    sub_gid = _subordinate("/etc/subgid", uid, pwd.getpwuid(uid).pw_name)
+    for tool in ("newuidmap", "newgidmap"):
+        if shutil.which(tool) is None:
+            raise HostError(f"{tool} is not installed", "install the package uidmap (shadow-utils on RPM systems)")
+    # Id 0 inside is the user outside: what the build writes into the cache and the output then belongs to the user.
+    return IdMap(
+        ((0, uid, 1), (1, sub_uid, IDS - 1)),
+        ((0, gid, 1), (1, sub_gid, IDS - 1)),
+        privileged=False,
+    )
+
+
+def run(
+    function: Callable[[], T],
+    *,
+    id_map: IdMap | None = None,
+    on_orphaned: Callable[[], None] = lambda: None,
+) -> T:
+    """Call ``function`` in new namespaces and return what it returns.
+
+    The function runs in a forked process and its result comes back pickled. A signal that interrupts the caller, or
+    the caller's death, kills the whole namespace.
+
+    :param id_map: from :func:`plan_id_map`, when it was made already
+    :param on_orphaned: called inside, when the caller has died, after everything else in there was killed
+    :raises HostError: this host does not allow it
+    :raises MkimageError: what the function raised, or that it was killed
+    """
+    id_map = id_map or plan_id_map()
+    result_read, result_write = os.pipe()
+    go_read, go_write = os.pipe()  # closes when the caller dies; one byte is written when the id maps are set
+    ready_read, ready_write = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        for fd in (result_read, go_write, ready_read):
+            os.close(fd)
+        _outer_child(function, on_orphaned, go_read, ready_write, result_write)
+    for fd in (result_write, go_read, ready_write):
+        os.close(fd)
+    try:
+        with open(ready_read, "rb") as ready, open(result_read, "rb") as result:  # noqa: PTH123 (descriptors)
+            _set_maps(child, id_map, ready)
+            os.write(go_write, b"g")
+            return cast(T, _receive(result))
+    finally:
+        os.close(go_write)
+        _end(child)
+
+
+def without_network() -> None:
+    """Leave the network for good: this process and all its children see a loopback that is down."""
+    _check(_libc.unshare(CLONE_NEWNET), "unshare the network")
+
+
+def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
+    """Mount a filesystem as mount(2) does; errors are raised as OSError."""
+    result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
+    _check(result, f"mount {kind or 'bind'} on {target}")
+
+
+def unmount(target: Path) -> None:
+    """Call umount2(2) with MNT_DETACH: the mount leaves the tree now, and ends when nothing uses it any more."""
+    _check(_libc.umount2(os.fsencode(target), 2), f"unmount {target}")
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot {what}: {os.strerror(code)}")
+
+
+def _outer_child(
+    function: Callable[[], object], on_orphaned: Callable[[], None], go: int, ready: int, result: int
+) -> None:
+    """Enter the namespaces, fork process 1 and wait for it; never returns."""
+    status = 1
+    try:
+        os.setsid()  # a terminal's Ctrl-C goes to the caller alone, which then ends us in an orderly way
+        _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
+        os.write(ready, b"r")
+        os.close(ready)
+        if os.read(go, 1) != b"g":
+            os._exit(1)
+        init = os.fork()
+        if init == 0:
+            _init(function, on_orphaned, go, result)
+        os.close(result)
+        # Our own death must end the namespace too: process 1 watches the same pipe, see _watch_caller.
+        _, wait_status = os.waitpid(init, 0)
+        status = os.waitstatus_to_exitcode(wait_status) & 0xFF
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(ready, f"e{error.strerror}".encode())
+    finally:
+        os._exit(status)
+
+
+def _init(function: Callable[[], object], on_orphaned: Callable[[], None], go: int, result: int) -> None:
+    """Be process 1 inside: run the function, send its result; never returns."""
+    status = 1
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        with contextlib.suppress(OSError):
+            os.setgroups([])  # refused where /proc/self/setgroups says deny
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+        threading.Thread(target=_watch_caller, args=(go, on_orphaned), daemon=True).start()
+        answer: tuple[str, object]
+        try:
+            answer = ("value", function())
+            status = 0
+        except MkimageError as error:
+            answer = ("error", error)
+        with open(result, "wb") as stream:
+            pickle.dump(answer, stream)
+    except BaseException:  # the last frame of a process: nothing above could report it
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _watch_caller(go: int, on_orphaned: Callable[[], None]) -> None:
+    """End the namespace when the caller is gone: then nobody writes to or holds the other end of the pipe."""
+    if os.read(go, 1) == b"":
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)  # everything in the namespace but us
+        try:
+            on_orphaned()
+        finally:
+            os._exit(1)
+
+
+def _end(child: int) -> None:
+    """Wait until the namespace is gone; it ends itself once the pipe is closed, and is killed when it does not."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(child, os.WNOHANG) != (0, 0):
+                return
+            time.sleep(0.005)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _set_maps(child: int, id_map: IdMap, ready: BinaryIO) -> None:
+    answer = ready.read()
+    if answer != b"r":
+        reason = answer[1:].decode(errors="replace") or "the child died"
+        raise HostError(f"this host does not allow user namespaces ({reason})", "run `amphora-mkimage check`")
+    for kind, rows in (("uid", id_map.uids), ("gid", id_map.gids)):
+        if id_map.privileged:
+            text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in rows)
+            Path(f"/proc/{child}/{kind}_map").write_text(text, encoding="ascii")
+            continue
+        argv = [f"new{kind}map", str(child), *(str(number) for row in rows for number in row)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = done.stderr.strip() or f"status {done.returncode}"
+            raise HostError(
+                f"new{kind}map failed: {reason}", f"check /etc/sub{kind} and that new{kind}map is setuid root"
+            )
+
+
+def _receive(stream: BinaryIO) -> object:
+    data = stream.read()
+    if not data:
+        raise MkimageError("the build process was killed", "look for the out-of-memory killer in dmesg")
+    # The peer is our own forked child, so the pickle is as trusted as this process.
+    kind, value = pickle.loads(data)  # noqa: S301
+    if kind == "error":
+        assert isinstance(value, MkimageError)
+        raise value
+    return value
+
+
+def _can_write_maps() -> bool:
+    """Whether we hold CAP_SETUID and CAP_SETGID, which writing a map of many ids asks for (user_namespaces(7))."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+            return bool(effective >> _CAP_SETUID & 1) and bool(effective >> _CAP_SETGID & 1)
+    return False
+
+
+def _identity(map_file: str) -> tuple[tuple[int, int, int], ...]:
+    """Map every id below :data:`IDS` that exists here to itself.
+
+    :raises HostError: too few ids exist in this container
+    """
+    here = [tuple(int(n) for n in line.split()) for line in Path(map_file).read_text(encoding="ascii").splitlines()]
+    rows = tuple((start, start, min(count, IDS - start)) for start, _, count in here if start < IDS)
+    if sum(count for _, _, count in rows) < IDS:
+        raise HostError(
+            f"this container has fewer than {IDS} user ids ({map_file})",
+            "give the container a full id range, or run as a user with a subordinate range",
+        )
+    return rows
+
+
+def _subordinate(file: str, uid: int, name: str) -> int:
+    """Find the first subordinate id of a user who owns a long enough range (subuid(5)).
+
+    :raises HostError: there is none
+    """
+    for owner, start, count in _ranges(file):
+        if owner in (name, str(uid)) and count >= IDS - 1:
+            return start
+    raise HostError(
+        f"{name} has no range of {IDS - 1} subordinate ids in {file}",
+        f"as root: usermod --add-sub{'uids' if file.endswith('uid') else 'gids'} 100000-165535 {name}",
+    )
+
+
+def _ranges(file: str) -> Iterator[tuple[str, int, int]]:
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(file).read_text(encoding="utf-8").splitlines():
+            fields = line.strip().split(":")
+            if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
+                yield fields[0], int(fields[1]), int(fields[2])

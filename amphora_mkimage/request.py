@@ -1,0 +1,282 @@
+"""What the user asked for: checked before any work, then frozen.
+
+A Request holds everything that a build depends on. The root password is in it as its hash only, and no representation
+of it shows even that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from amphora_mkimage import passwords, settings
+from amphora_mkimage.bases import BASES, Base
+from amphora_mkimage.errors import BadValueError
+from amphora_mkimage.settings import Value
+
+_PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # deb-policy 5.6.7
+_DATASOURCE = re.compile(r"[A-Za-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked wish for one image.
+
+    :param output: path of the image without a suffix, absolute
+    :param types: image types, in the order given
+    :param root_password_hash: crypt(5) hash, or "" to keep the root account locked
+    :param mirror: URL of the archive, "" to choose one
+    """
+
+    base: Base
+    release: str
+    arch: str
+    size_gib: int
+    types: tuple[str, ...]
+    output: Path
+    cache_dir: Path
+    working_dir: Path
+    kernel_package: str
+    ssh: bool = True
+    nftables: bool = True
+    cpu_pinning: bool = False
+    use_tmpfs: bool = True
+    overwrite: bool = False
+    datasources: tuple[str, ...] = ("ConfigDrive",)
+    mirror: str = field(default="", repr=False)
+    keyring: str = ""
+    log_file: Path | None = None
+    root_password_hash: str = field(default="", repr=False)
+
+    @property
+    def outputs(self) -> dict[str, Path]:
+        """Path of each image, by type."""
+        return {kind: self.output.with_name(f"{self.output.name}.{kind}") for kind in self.types}
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """The settings without secrets, as the manifest and the plan show them."""
+        return {
+            "base_os": self.base.name,
+            "release": self.release,
+            "arch": self.arch,
+            "backend": "haproxy",
+            "size_gib": self.size_gib,
+            "types": list(self.types),
+            "kernel_package": self.kernel_package,
+            "ssh": self.ssh,
+            "nftables": self.nftables,
+            "cpu_pinning": self.cpu_pinning,
+            "datasources": list(self.datasources),
+            "root_password": "set" if self.root_password_hash else "locked",
+        }
+
+
+def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable[[str], None]) -> Request:
+    """Check the settings together and freeze them.
+
+    :param values: from :func:`amphora_mkimage.settings.resolve`
+    :param environ: the environment, for what is recognised there but unused
+    :param warn: takes each remark about a setting that does not do what one might expect
+    :raises BadValueError: something cannot be used; nothing was done yet
+    """
+    _refuse_later(values)
+    base = _base(values["base_os"])
+    release = _release(values["release"], base)
+    arch = _arch(values["arch"], base)
+    _remark(values, environ, base, warn)
+    return Request(
+        base=base,
+        release=release,
+        arch=arch,
+        size_gib=_size(values["size"], base),
+        types=_types(values["types"]),
+        output=_output(values["output"]),
+        cache_dir=_cache_dir(values["cache_dir"]),
+        working_dir=_directory(values["working_dir"], "a working directory"),
+        kernel_package=_kernel(values["kernel_package"], base, arch),
+        ssh=not values["no_ssh"].value,
+        nftables=bool(values["nftables"].value),
+        cpu_pinning=bool(values["cpu_pinning"].value),
+        use_tmpfs=not values["no_tmpfs"].value,
+        overwrite=bool(values["overwrite"].value),
+        datasources=_datasources(values["datasources"]),
+        mirror=_mirror(values["mirror"]),
+        keyring=_keyring(values["keyring"], base),
+        log_file=_log_file(values["log_file"]),
+        root_password_hash=_root_password(values, warn),
+    )
+
+
+def _refuse_later(values: Mapping[str, Value]) -> None:
+    for setting in settings.SETTINGS:
+        value = values[setting.name]
+        if setting.later and value.said and value.value:
+            raise BadValueError(f"{value.origin}: {setting.later}")
+
+
+def _base(value: Value) -> Base:
+    name = str(value.value)
+    if name in BASES:
+        return BASES[name]
+    raise BadValueError(f"-i {name} is not there yet", f"available today: -i {', -i '.join(BASES)}")
+
+
+def _release(value: Value, base: Base) -> str:
+    codename = str(value.value or base.default_release)
+    known = base.releases.get(codename)
+    usable = ", ".join(name for name, release in base.releases.items() if not release.refused)
+    if known is None:
+        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", f"accepted: {usable}")
+    if known.refused:
+        raise BadValueError(
+            f"{value.origin}: {base.name} {codename} cannot be used: {known.refused}", f"accepted: {usable}"
+        )
+    return codename
+
+
+def _arch(value: Value, base: Base) -> str:
+    arch = {"aarch64": "arm64"}.get(str(value.value), str(value.value))
+    if arch not in base.bootloader:
+        raise BadValueError(f"{value.origin}: {base.name} for {arch} is not there yet", "available today: -a amd64")
+    return arch
+
+
+def _size(value: Value, base: Base) -> int:
+    text = str(value.value)
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) == 0:
+        raise BadValueError(f"{value.origin}: {text!r} is not a size", "give a whole number of GiB, at least 1")
+    if int(text) < base.minimum_gib:
+        raise BadValueError(f"{value.origin}: {base.name} needs at least {base.minimum_gib} GiB")
+    return int(text)
+
+
+def _types(value: Value) -> tuple[str, ...]:
+    types = tuple(dict.fromkeys(part.strip() for part in str(value.value).split(",")))
+    for kind in types:
+        if kind not in settings.IMAGE_TYPES:
+            accepted = ", ".join(settings.IMAGE_TYPES)
+            raise BadValueError(
+                f"{value.origin}: unsupported image type {kind!r}", f"accepted, also several: {accepted}"
+            )
+    return types
+
+
+def _output(value: Value) -> Path:
+    path = Path(str(value.value)).expanduser()
+    # Whatever was passed, the suffixes of the types go, so that each image gets exactly one, the right one.
+    while path.suffix[1:] in settings.IMAGE_TYPES and path.stem:
+        path = path.with_suffix("")
+    if not path.name or str(value.value).endswith("/"):
+        raise BadValueError(f"{value.origin}: {value.value!r} names no file")
+    parent = path.parent.resolve()
+    if not parent.is_dir():
+        raise BadValueError(f"{value.origin}: the directory {parent} does not exist", f"mkdir -p {parent}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise BadValueError(f"{value.origin}: the directory {parent} is not writable")
+    return parent / path.name
+
+
+def _directory(value: Value, what: str) -> Path:
+    path = Path(str(value.value)).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadValueError(f"{value.origin}: cannot make {what} at {path}: {error.strerror}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise BadValueError(f"{value.origin}: {path} is not writable", "name a directory of yours with -w")
+    return path.resolve()
+
+
+def _cache_dir(value: Value) -> Path:
+    return _directory(value, "a cache directory")
+
+
+def _kernel(value: Value, base: Base, arch: str) -> str:
+    if not value.value:
+        return base.kernels[arch]
+    name = str(value.value)
+    if not _PACKAGE_NAME.fullmatch(name):
+        raise BadValueError(f"{value.origin}: {name!r} is no package name")
+    return name
+
+
+def _datasources(value: Value) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in str(value.value).split(",") if part.strip())
+    if not names or not all(_DATASOURCE.fullmatch(name) for name in names):
+        raise BadValueError(
+            f"{value.origin}: {value.value!r} is no list of data sources", "for example: ConfigDrive, OpenStack"
+        )
+    return names
+
+
+def _mirror(value: Value) -> str:
+    if not value.value:
+        return ""
+    url = str(value.value)
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\[\]|]", url):
+        # The URL may carry a password: it is not repeated.
+        raise BadValueError(f"{value.origin}: not the URL of a mirror", "for example: http://mirror.example/debian")
+    return url.rstrip("/")
+
+
+def _keyring(value: Value, base: Base) -> str:
+    if not value.value:
+        return base.keyring
+    path = Path(str(value.value)).expanduser()
+    if not path.is_file() or re.search(r"[\s\[\],]", str(path)):
+        raise BadValueError(f"{value.origin}: {path} is no keyring file")
+    return str(path.resolve())
+
+
+def _log_file(value: Value) -> Path | None:
+    if not value.value:
+        return None
+    path = Path(str(value.value)).expanduser().absolute()
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise BadValueError(f"{value.origin}: cannot write {path}")
+    return path
+
+
+def _root_password(values: Mapping[str, Value], warn: Callable[[str], None]) -> str:
+    ways = [
+        name for name in ("root_password", "root_password_file", "root_password_hash") if values[name].value is not None
+    ]
+    if len(ways) > 1:
+        origins = " and ".join(values[name].origin for name in ways)
+        raise BadValueError(f"{origins} both give a root password", "keep one")
+    if not ways:
+        return ""
+    value = values[ways[0]]
+    if ways[0] == "root_password_hash":
+        return passwords.check_hash(str(value.value))
+    if ways[0] == "root_password_file":
+        return passwords.hash_password(passwords.read_password(str(value.value)))
+    if value.origin == "-r":
+        warn("-r shows the password to every user of this host while it runs; prefer --root-password-file")
+    return passwords.hash_password(str(value.value))
+
+
+def _remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, warn: Callable[[str], None]) -> None:
+    """Say of everything that was given but changes nothing that it does so; refuse what it must not silently miss."""
+    if values["fips"].value:
+        raise BadValueError(f"{values['fips'].origin}: FIPS mode is not supported on {base.distribution}")
+    if values["mandatory_access_control"].value:
+        warn(
+            f"{values['mandatory_access_control'].origin} is unused: {base.distribution} has AppArmor, which enforces by default"
+        )
+    for setting in settings.SETTINGS:
+        if setting.unused and values[setting.name].value:
+            warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
+    mirrors = [environ.get(variable.name, "") for variable in settings.BY_NAME["mirror"].variables]
+    if all(mirrors) and len(set(mirrors)) > 1:
+        warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
+    known = {variable.name for setting in settings.SETTINGS for variable in setting.variables}
+    for name in sorted(environ):
+        if name.startswith(("DIB_", "AMP_", "REG_")) and environ[name] and name not in known:
+            warn(f"{name} is unused: amphora-mkimage does not know it")

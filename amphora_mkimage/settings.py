@@ -1,0 +1,333 @@
+"""The one table of settings: parser, environment, help, completion, man page and summary are made from it.
+
+Flags and variables are those of the founding specification and of today's ``diskimage-create.sh``; see
+``docs/compatibility.md`` for each difference. A setting's value comes from its flag, else from the first of its
+variables that is set and not empty, else from its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amphora_mkimage.errors import BadValueError
+
+ARCHITECTURES = ("amd64", "i386", "armhf", "arm64", "aarch64", "ppc64le")
+BASES = (
+    "ubuntu",
+    "ubuntu-minimal",
+    "debian",
+    "debian-minimal",
+    "fedora",
+    "centos",
+    "centos-minimal",
+    "rocky",
+    "rhel",
+)
+BACKENDS = ("haproxy",)
+IMAGE_TYPES = ("qcow2", "raw", "vhd", "tar")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off", "")
+
+
+def parse_bool(text: str) -> bool:
+    """Read a switch of the environment as diskimage-create.sh's users write them (True/False, 1/0)."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("expected True or False")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An environment variable that gives a setting.
+
+    :param inverted: the variable says the opposite of the setting (``DIB_OCTAVIA_AMP_USE_SSH`` against ``-n``)
+    """
+
+    name: str
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that a user can ask for.
+
+    :param name: attribute of the parsed arguments
+    :param help: one sentence; the default is added to it where there is one
+    :param flags: short and long option; empty for what only the environment can say
+    :param variables: environment variables, first that is set wins
+    :param metavar: what the help calls the value; "" makes the setting a switch
+    :param default: value when nothing is said
+    :param choices: accepted values, None for free text
+    :param parse: reads the text of a variable or of an option (not called for the default)
+    :param secret: never shown in a summary, plan, log or manifest
+    :param unused: it has no meaning without diskimage-builder: accepted, and said to be unused
+    :param later: what brings it, for what is recognised but refused today
+    """
+
+    name: str
+    help: str
+    flags: tuple[str, ...] = ()
+    variables: tuple[Variable, ...] = ()
+    metavar: str = ""
+    default: str | bool | None = None
+    choices: tuple[str, ...] | None = None
+    parse: Callable[[str], object] = str
+    secret: bool = False
+    unused: bool = False
+    later: str = ""
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value."""
+        return not self.metavar
+
+
+def _env(*names: str) -> tuple[Variable, ...]:
+    return tuple(Variable(name) for name in names)
+
+
+_AGENT = "the amphora agent is not there yet: images are built without it"
+_ELEMENTS = "diskimage-builder elements are not there yet"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("arch", "architecture of the image", ("-a", "--arch"), _env("AMP_ARCH"), "ARCH", "amd64", ARCHITECTURES),
+    Setting(
+        "backend", "load balancer in the image", ("-b", "--backend"), _env("AMP_BACKEND"), "NAME", "haproxy", BACKENDS
+    ),
+    Setting(
+        "cache_dir",
+        "where downloads and bootstrapped bases are kept",
+        ("-c", "--cache-dir"),
+        _env("AMP_CACHEDIR"),
+        "DIR",
+        "~/.cache/image-create",
+    ),
+    Setting(
+        "release",
+        "release of the base system, by codename (default: its current stable)",
+        ("-d", "--release"),
+        _env("AMP_DIB_RELEASE", "DIB_RELEASE"),
+        "RELEASE",
+    ),
+    Setting(
+        "mandatory_access_control",
+        "enforce SELinux where the base has it; Debian's and Ubuntu's AppArmor always enforces",
+        ("-e", "--enforce-mac"),
+        _env("AMP_ENABLE_FULL_MAC_SECURITY"),
+        parse=parse_bool,
+        default=False,
+    ),
+    Setting(
+        "no_tmpfs",
+        "build on disk, under the working directory, not in memory",
+        ("-f", "--no-tmpfs"),
+        _env("AMP_DISABLE_TMP_FS"),
+        parse=parse_bool,
+        default=False,
+    ),
+    Setting(
+        "agent_ref",
+        "branch or tag of the amphora agent",
+        ("-g", "--agent-ref"),
+        _env("DIB_REPOREF_amphora_agent"),
+        "REF",
+        later=_AGENT,
+    ),
+    Setting("base_os", "base system", ("-i", "--base-os"), _env("AMP_BASEOS"), "NAME", "ubuntu", BASES),
+    Setting(
+        "kernel_package",
+        "kernel package (default: the base's kernel for virtual machines)",
+        ("-k", "--kernel"),
+        _env("AMP_KERNEL", "DIB_UBUNTU_KERNEL"),
+        "PACKAGE",
+    ),
+    Setting("log_file", "keep the full log in FILE", ("-l", "--log-file"), (), "FILE"),
+    Setting(
+        "cpu_pinning",
+        "keep the load balancer's CPUs free of everything else (isolcpus, tuned)",
+        ("-m", "--cpu-pinning"),
+        _env("AMP_ENABLE_CPUPINNING"),
+        parse=parse_bool,
+        default=False,
+    ),
+    Setting(
+        "no_ssh",
+        "leave the SSH server out",
+        ("-n", "--no-ssh"),
+        (Variable("AMP_DISABLE_SSHD"), Variable("DIB_OCTAVIA_AMP_USE_SSH", inverted=True)),
+        parse=parse_bool,
+        default=False,
+    ),
+    Setting(
+        "output",
+        "output file; each image type gets its own suffix",
+        ("-o", "--output"),
+        _env("AMP_OUTPUTFILENAME"),
+        "FILE",
+        "amphora-x64-haproxy",
+    ),
+    Setting(
+        "agent_packages",
+        "install the agent from the distribution's packages",
+        ("-p", "--agent-from-packages"),
+        _env("AMP_PACKAGE_INSTALL"),
+        parse=parse_bool,
+        default=False,
+        later=_AGENT,
+    ),
+    Setting(
+        "root_password",
+        "set the root password; visible to other users of this host while it runs: prefer --root-password-file",
+        ("-r", "--root-password"),
+        _env("AMP_ROOTPW"),
+        "PASSWORD",
+        secret=True,
+    ),
+    Setting(
+        "root_password_file",
+        "read the root password from the first line of FILE, or of standard input with -",
+        ("--root-password-file",),
+        (),
+        "FILE",
+    ),
+    Setting(
+        "root_password_hash",
+        "set the root password by its crypt(5) hash",
+        ("--root-password-hash",),
+        (),
+        "HASH",
+        secret=True,
+    ),
+    Setting("size", "size of the disk in GiB", ("-s", "--size"), _env("AMP_IMAGESIZE"), "GIB", "5"),
+    Setting(
+        "types",
+        "image types, one or several separated by commas: qcow2, raw, vhd, tar",
+        ("-t", "--type"),
+        _env("AMP_IMAGETYPE"),
+        "TYPE[,TYPE]",
+        "qcow2",
+    ),
+    Setting("working_dir", "where the build works", ("-w", "--working-dir"), _env("AMP_WORKING_DIR"), "DIR", "."),
+    Setting("trace", "show every command as it runs", ("-x", "--trace"), (), default=False),
+    Setting(
+        "fips",
+        "FIPS mode, where the base supports it",
+        ("-y", "--fips"),
+        _env("AMP_ENABLE_FIPS"),
+        parse=parse_bool,
+        default=False,
+    ),
+    Setting(
+        "dry_run",
+        "print the plan (base, stages, packages, outputs, what is cached) and stop",
+        ("--dry-run",),
+        (),
+        default=False,
+    ),
+    Setting(
+        "mirror", "URL of a mirror of the base system", (), _env("BASE_OS_MIRROR", "DIB_DISTRIBUTION_MIRROR"), "URL"
+    ),
+    Setting(
+        "keyring", "keyring that signs the mirror (default: the distribution's)", (), _env("DIB_APT_KEYRING"), "FILE"
+    ),
+    Setting("datasources", "cloud-init data sources", (), _env("CLOUD_INIT_DATASOURCES"), "LIST", "ConfigDrive"),
+    Setting(
+        "nftables",
+        "install nftables, which SR-IOV virtual IPs need",
+        (),
+        _env("DIB_OCTAVIA_AMP_USE_NFTABLES"),
+        "BOOL",
+        True,
+        parse=parse_bool,
+    ),
+    Setting(
+        "overwrite",
+        "replace an existing image; by default it is renamed with its date",
+        (),
+        _env("OVERWRITE_OLD_IMAGE"),
+        "BOOL",
+        False,
+        parse=parse_bool,
+    ),
+    Setting("http_proxy", "proxy for http", (), _env("http_proxy"), "URL"),
+    Setting("https_proxy", "proxy for https", (), _env("https_proxy", "HTTPS_PROXY"), "URL"),
+    Setting("no_proxy", "hosts that are reached without a proxy", (), _env("no_proxy", "NO_PROXY"), "LIST"),
+    Setting(
+        "elements",
+        "replace the element list",
+        (),
+        _env("DIB_ELEMENTS", "AMP_element_sequence"),
+        "LIST",
+        later=_ELEMENTS,
+    ),
+    Setting("local_elements", "elements to add", (), _env("DIB_LOCAL_ELEMENTS"), "LIST", later=_ELEMENTS),
+    Setting(
+        "local_elements_path", "where those elements are", (), _env("DIB_LOCAL_ELEMENTS_PATH"), "PATH", later=_ELEMENTS
+    ),
+    Setting(
+        "local_image",
+        "a base image of one's own",
+        (),
+        _env("DIB_LOCAL_IMAGE"),
+        "FILE",
+        later="base images of one's own are not there yet",
+    ),
+    Setting("dib_repo_path", "diskimage-builder's checkout", (), _env("DIB_REPO_PATH"), "DIR", unused=True),
+    Setting(
+        "elements_repo_path", "tripleo-image-elements' checkout", (), _env("ELEMENTS_REPO_PATH"), "DIR", unused=True
+    ),
+)
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A setting's value and where it came from ("-s", "AMP_IMAGESIZE" or "default")."""
+
+    value: object
+    origin: str
+
+    @property
+    def said(self) -> bool:
+        """Whether the user said it."""
+        return self.origin != "default"
+
+
+def resolve(arguments: dict[str, object], environ: dict[str, str]) -> dict[str, Value]:
+    """Give every setting its value: flag, else variable, else default.
+
+    :param arguments: what the command line said; absent or None where it said nothing
+    :param environ: the environment
+    :raises BadValueError: a value is not readable, or not one of the accepted ones
+    """
+    return {setting.name: _resolve_one(setting, arguments.get(setting.name), environ) for setting in SETTINGS}
+
+
+def _resolve_one(setting: Setting, argument: object, environ: dict[str, str]) -> Value:
+    flag = setting.flags[0] if setting.flags else ""
+    if argument is not None:
+        return Value(_check(setting, argument, flag), flag)
+    for variable in setting.variables:
+        text = environ.get(variable.name, "")
+        if not text:
+            continue
+        value = _check(setting, text, variable.name)
+        return Value(not value if variable.inverted else value, variable.name)
+    return Value(setting.default, "default")
+
+
+def _check(setting: Setting, given: object, origin: str) -> object:
+    if not isinstance(given, str):
+        return given  # a switch on the command line
+    try:
+        value = setting.parse(given)
+    except ValueError as error:
+        raise BadValueError(f"{origin}: unusable value {given!r}: {error}") from error
+    if setting.choices is not None and value not in setting.choices:
+        raise BadValueError(f"{origin}: unsupported value {given!r}", f"accepted values: {', '.join(setting.choices)}")
+    return value
