@@ -15,7 +15,8 @@ from amphora_mkimage.errors import BadValueError, HostError
 
 #: yescrypt, the default of Debian (since 11), Ubuntu (22.04) and Fedora (35); crypt(5).
 _METHOD = b"$y$"
-#: What crypt(5) calls a hash: method prefix, then parameters, salt and digest of printable ASCII without ":" ";" "*" "!" "\\".
+#: What crypt(5) calls a hash: method prefix, then parameters, salt and digest of printable ASCII without ":" ";" "*"
+#: "!" "\\".
 _HASH = re.compile(r"\$(y|gy|7|2[abxy]|6|5)\$[!-9<-\[\]-~]{20,400}")
 _OUTPUT_SIZE = 384  # CRYPT_OUTPUT_SIZE and CRYPT_GENSALT_OUTPUT_SIZE are both below it
 

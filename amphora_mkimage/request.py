@@ -96,8 +96,8 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         size_gib=_size(values["size"], base),
         types=_types(values["types"]),
         output=_output(values["output"]),
-        cache_dir=_cache_dir(values["cache_dir"]),
-        working_dir=_directory(values["working_dir"], "a working directory"),
+        cache_dir=_directory(values["cache_dir"]),
+        working_dir=_directory(values["working_dir"]),
         kernel_package=_kernel(values["kernel_package"], base, arch),
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
@@ -181,19 +181,15 @@ def _output(value: Value) -> Path:
     return parent / path.name
 
 
-def _directory(value: Value, what: str) -> Path:
-    path = Path(str(value.value)).expanduser()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadValueError(f"{value.origin}: cannot make {what} at {path}: {error.strerror}") from error
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise BadValueError(f"{value.origin}: {path} is not writable", "name a directory of yours with -w")
-    return path.resolve()
-
-
-def _cache_dir(value: Value) -> Path:
-    return _directory(value, "a cache directory")
+def _directory(value: Value) -> Path:
+    """Check that a directory is writable, or can be made; it is made when the build starts."""
+    path = Path(str(value.value)).expanduser().absolute()
+    existing = next(place for place in (path, *path.parents) if place.exists())
+    if not existing.is_dir():
+        raise BadValueError(f"{value.origin}: {existing} is no directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise BadValueError(f"{value.origin}: {existing} is not writable")
+    return path
 
 
 def _kernel(value: Value, base: Base, arch: str) -> str:
@@ -267,9 +263,8 @@ def _remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base,
     if values["fips"].value:
         raise BadValueError(f"{values['fips'].origin}: FIPS mode is not supported on {base.distribution}")
     if values["mandatory_access_control"].value:
-        warn(
-            f"{values['mandatory_access_control'].origin} is unused: {base.distribution} has AppArmor, which enforces by default"
-        )
+        origin = values["mandatory_access_control"].origin
+        warn(f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default")
     for setting in settings.SETTINGS:
         if setting.unused and values[setting.name].value:
             warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")

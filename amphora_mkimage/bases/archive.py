@@ -17,7 +17,7 @@ from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 
-_INST = re.compile(r"^Inst (\S+) \((\S+) .*\[(\S+)\]\)")
+_URI = re.compile(r"'\S+' ([^_\s]+)_([^_\s]+)_[^_\s]+\.deb ")
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ class Archive:
         :raises MkimageError: a package does not exist or its dependencies cannot be met
         """
         wanted = ["?essential", "apt", *sorted(packages)]
-        output = self._apt("--simulate", "install", *wanted, what="cannot resolve the packages")
-        found = [match.groups() for line in output.splitlines() if (match := _INST.match(line))]
-        records = self._records([f"{name.split(':')[0]}:{arch}={version}" for name, version, arch in found])
-        return sorted((records[name.split(":")[0], version] for name, version, _ in found), key=lambda deb: deb.name)
+        # --print-uris rather than --simulate: the same solution in a fifth of the time, but with MD5 sums only, so the
+        # SHA256 comes from the index itself.
+        output = self._apt("--print-uris", "--download-only", "install", *wanted, what="cannot resolve the packages")
+        found = [match.group(1, 2) for line in output.splitlines() if (match := _URI.match(line))]
+        names = [(name, version.replace("%3a", ":")) for name, version in found]
+        records = self._records([f"{name}={version}" for name, version in names])
+        return sorted((records[name] for name in names), key=lambda deb: deb.name)
 
     def download(self, debs: Sequence[Deb]) -> None:
         """Fetch the packages that are not in the archives directory yet; apt checks their hashes.

@@ -1,0 +1,63 @@
+"""Fill filesystems from a tree, on plain files: mke2fs -d, mtools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from amphora_mkimage.console import Console
+from amphora_mkimage.disk.layout import MIB, Extent
+from amphora_mkimage.disk.tools import splice, tool
+from amphora_mkimage.errors import BadValueError, MkimageError
+
+ROOT_LABEL = "cloudimg-rootfs"  # what DIB calls it, and what fstab and GRUB of an amphora look for
+ESP_LABEL = "UEFI"
+
+#: Pinned, because the host's mke2fs.conf may switch on what the guest's kernel, GRUB or e2fsck do not know yet; these
+#: are the
+#: features of Debian 12's e2fsprogs (ext4(5)).
+_EXT4_FEATURES = (
+    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,"
+    "dir_nlink,extra_isize,metadata_csum"
+)
+
+
+def make_root(tree: Path, disk: Path, where: Extent, uuid: str, console: Console) -> None:
+    """Make the root filesystem on the disk, holding the tree with owners, modes and extended attributes.
+
+    :raises BadValueError: the content does not fit
+    """
+    # The file is a hole where nothing was written, so inode tables need no zeroing now, nor by the first boot.
+    options = f"offset={where.offset},assume_storage_prezeroed=1,lazy_itable_init=0,root_owner=0:0"
+    argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", _EXT4_FEATURES, "-E", options, "-L", ROOT_LABEL, "-U", uuid]
+    # -b and -I as well: mke2fs.conf would choose smaller ones for a small disk.
+    argv += ["-b", "4096", "-I", "256", "-m", "1", "-d"]
+    try:
+        tool([*argv, tree, disk, f"{where.size // 1024}k"], console, "cannot make the root filesystem")
+    except MkimageError as error:
+        if any("Could not allocate block" in line or "no free space" in line.lower() for line in error.tail):
+            raise BadValueError("-s: the content does not fit on the disk", "choose a larger size") from error
+        raise
+
+
+def make_esp(files: Mapping[str, Path], disk: Path, where: Extent, scratch: Path, console: Console) -> None:
+    """Make the EFI system partition on the disk.
+
+    :param files: what goes on it, by path ("EFI/BOOT/BOOTX64.EFI")
+    :param scratch: directory for the partition's own image
+    """
+    image = scratch / "esp.img"
+    with image.open("wb") as file:
+        file.truncate(where.size)
+    tool(["mkfs.vfat", "-n", ESP_LABEL, image], console, "cannot make the EFI system partition")
+    directories = sorted({str(parent) for path in files for parent in Path(path).parents if str(parent) != "."})
+    tool(["mmd", "-i", image, *(f"::{name}" for name in directories)], console, "cannot fill the EFI system partition")
+    for path, source in files.items():
+        tool(["mcopy", "-i", image, source, f"::{path}"], console, "cannot fill the EFI system partition")
+    splice(image, disk, where.offset)
+    image.unlink()
+
+
+def needed_bytes(installed: int) -> int:
+    """Estimate the root partition that content of a given size needs: with journal, inodes, reserve and some logs."""
+    return installed + installed // 10 + 128 * MIB

@@ -1,0 +1,47 @@
+"""The manifest beside each image: what is in it, how it was made, without secrets."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from amphora_mkimage import __version__
+from amphora_mkimage.request import Request
+
+
+def packages(tree: Path) -> list[dict[str, str]]:
+    """Read every installed package from the tree's dpkg database."""
+    found = []
+    for stanza in (tree / "var/lib/dpkg/status").read_text(encoding="utf-8").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
+        if fields.get("Status") == "install ok installed":
+            found.append({"name": fields["Package"], "version": fields["Version"], "arch": fields["Architecture"]})
+    return sorted(found, key=lambda package: (package["name"], package["arch"]))
+
+
+def render(
+    request: Request,
+    *,
+    image: dict[str, object],
+    installed: list[dict[str, str]],
+    base: dict[str, object],
+    timings: dict[str, float],
+) -> bytes:
+    """Give a manifest's JSON text.
+
+    :param image: facts of this one file (format, bytes, sha256, virtual size)
+    :param base: where the base came from
+    :param timings: seconds by step
+    """
+    document = {
+        "tool": {"name": "amphora-mkimage", "version": __version__},
+        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "image": image,
+        "settings": request.summary,
+        "agent": None,
+        "base": base,
+        "packages": installed,
+        "timings": timings,
+    }
+    return (json.dumps(document, indent=2) + "\n").encode()

@@ -1,0 +1,37 @@
+"""Read ``package_lists/``: which packages a request wants, and why."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+
+from amphora_mkimage.request import Request
+
+
+def groups(request: Request) -> dict[str, list[str]]:
+    """Give the wanted packages by role, in the order of the file; kernel and bootloader come from the base.
+
+    :raises ValueError: the data file names an unknown condition (a defect of ours)
+    """
+    file = resources.files("amphora_mkimage.package_lists") / f"{request.base.distribution}.toml"
+    roles = tomllib.loads(file.read_text(encoding="utf-8"))
+    wanted = {
+        role: list(group["packages"]) for role, group in roles.items() if _applies(group.get("when", ""), request)
+    }
+    wanted["kernel"] = [request.kernel_package]
+    wanted["bootloader"] = list(request.base.bootloader[request.arch])
+    return wanted
+
+
+def wanted(request: Request) -> list[str]:
+    """Give all wanted packages, sorted."""
+    return sorted({package for group in groups(request).values() for package in group})
+
+
+def _applies(condition: str, request: Request) -> bool:
+    if not condition:
+        return True
+    word = condition.removeprefix("not ")
+    if word not in ("ssh", "nftables", "cpu_pinning"):
+        raise ValueError(f"package_lists: unknown condition {condition!r}")
+    return bool(getattr(request, word)) != condition.startswith("not ")

@@ -1,0 +1,79 @@
+"""From a request to the steps of its build: printable, and without any effect on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from amphora_mkimage import packages, stages
+from amphora_mkimage.bases import bootstrap, mirror
+from amphora_mkimage.bases.archive import Deb
+from amphora_mkimage.disk import filesystems, layout
+from amphora_mkimage.errors import BadValueError
+from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.request import Request
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do.
+
+    :param groups: wanted packages by role
+    :param archive: the mirror, credentials apart
+    :param sources: sources.list text, as the tree gets it
+    """
+
+    request: Request
+    groups: Mapping[str, Sequence[str]]
+    archive: mirror.Mirror
+    sources: str
+
+    @property
+    def wanted(self) -> list[str]:
+        """All wanted packages."""
+        return sorted({package for group in self.groups.values() for package in group})
+
+    def base_key(self, debs: Sequence[Deb]) -> str:
+        """Give the cache key of the bootstrapped base."""
+        return bootstrap.key(debs, self.request.arch, self.request.release, self.sources)
+
+    def check_size(self, debs: Sequence[Deb]) -> None:
+        """Refuse a disk that the packages will not fit on.
+
+        :raises BadValueError: -s is too small
+        """
+        if all(kind == "tar" for kind in self.request.types):
+            return
+        needed = filesystems.needed_bytes(sum(deb.installed_size for deb in debs))
+        if needed > layout.root_capacity(self.request.size_gib):
+            least = next(size for size in range(1, 1 << 20) if needed <= layout.root_capacity(size))
+            raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")
+
+    def describe(self, debs: Sequence[Deb], store: Store) -> str:
+        """Give the text of --dry-run."""
+        request = self.request
+        base_kept = store.base(self.base_key(debs)).exists()
+        kept = sum(deb.size for deb in debs if store.has_deb(deb.sha256))
+        total = sum(deb.size for deb in debs)
+        lines = [
+            f"base      {request.base.name} {request.release} {request.arch}, from {self.archive.origin}",
+            f"          {'bootstrapped base is cached' if base_kept else 'to be bootstrapped'}",
+            f"packages  {len(debs)} packages, {total / 1e6:.0f} MB, of which {kept / 1e6:.0f} MB are cached",
+        ]
+        lines += [f"          {role}: {' '.join(sorted(names))}" for role, names in self.groups.items()]
+        titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
+        lines += _column("stages", titles)
+        lines += _column("settings", [f"{name}: {value}" for name, value in request.summary.items()])
+        lines += _column("outputs", [str(path) for path in request.outputs.values()])
+        return "\n".join(lines)
+
+
+def make(request: Request) -> Plan:
+    """Choose the mirror and collect the packages."""
+    archive = mirror.choose(request.base, request.release, request.mirror)
+    sources = archive.sources(request.base, request.release, request.keyring)
+    return Plan(request, packages.groups(request), archive, sources)
+
+
+def _column(head: str, entries: Sequence[str]) -> list[str]:
+    return [f"{head if number == 0 else '':10}{entry}" for number, entry in enumerate(entries)]

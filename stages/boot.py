@@ -1,0 +1,23 @@
+"""What the bootloader and the kernel are told, and which filesystem is the root.
+
+Serial console and screen both, because clouds show either; no menu to wait for. The disk step runs the image's own
+update-grub on these files.
+"""
+
+from __future__ import annotations
+
+from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.request import Request
+from amphora_mkimage.stages.install import install
+
+
+def applies(request: Request) -> bool:
+    """Every image."""
+    return True
+
+
+def run(guest: Guest, request: Request) -> None:
+    """Install fstab and GRUB's defaults."""
+    install(guest, "etc/fstab")
+    install(guest, "etc/default/grub.d/50-amphora.cfg")
+    guest.mkdir_p("/boot/efi")

@@ -1,0 +1,26 @@
+"""CPU 0 for the system, all others for HAProxy (-m).
+
+The controller reads the tuned profile's name through the agent: only where it has the word "amphora" in it does it
+spread HAProxy's threads over the isolated CPUs (amphora.md 2.9). So the active profile is the contract.
+"""
+
+from __future__ import annotations
+
+from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.request import Request
+from amphora_mkimage.stages.install import install
+
+
+def applies(request: Request) -> bool:
+    """Only with -m."""
+    return request.cpu_pinning
+
+
+def run(guest: Guest, request: Request) -> None:
+    """Isolate the CPUs at boot, and let tuned move interrupts and kernel threads off them."""
+    install(guest, "etc/default/grub.d/60-amphora-cpu-pinning.cfg")
+    for name, mode in (("active_profile", 0o644), ("profile_mode", 0o644)):
+        install(guest, f"etc/tuned/{name}", mode)
+    install(guest, "etc/tuned/amphora/tuned.conf")
+    install(guest, "etc/tuned/amphora/script.sh", 0o755)
+    guest.command(["systemctl", "enable", "tuned.service"])

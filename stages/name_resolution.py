@@ -1,0 +1,29 @@
+"""No name is ever looked up by an amphora, so no DHCP server can slow it down or mislead it by a resolver.
+
+One nameserver line stays, with an address where nobody answers: dnspython, which the agent imports through eventlet,
+refuses to load without one (amphora.md 2.7).
+"""
+
+from __future__ import annotations
+
+import re
+
+from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.request import Request
+from amphora_mkimage.stages.install import install, put
+
+
+def applies(request: Request) -> bool:
+    """Every image."""
+    return True
+
+
+def run(guest: Guest, request: Request) -> None:
+    """Fix resolv.conf, keep dhclient's hands off it, and take DNS out of the name service switch."""
+    guest.rm_f("/etc/resolv.conf")  # it may be a link to a resolver's own file
+    install(guest, "etc/resolv.conf")
+    install(guest, "etc/dhcp/dhclient-enter-hooks.d/noresolvconf", 0o755)
+    guest.rm_f("/etc/dhcp/dhclient-enter-hooks.d/resolvconf")
+    switch = guest.read_file("/etc/nsswitch.conf").decode()
+    without_dns = re.sub(r"^(hosts:.*?)[ \t]+dns\b", r"\1", switch, flags=re.MULTILINE)
+    put(guest, "/etc/nsswitch.conf", without_dns.encode())

@@ -1,0 +1,24 @@
+"""No interface is configured but what cloud-init and, later, the agent configure.
+
+cloud-init writes the management interface; the agent moves the others into its own network namespace, which an
+interface that is configured here would disturb (Octavia's remove-default-ints element does the same).
+"""
+
+from __future__ import annotations
+
+from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.request import Request
+from amphora_mkimage.stages.install import install
+
+
+def applies(request: Request) -> bool:
+    """Every image."""
+    return True
+
+
+def run(guest: Guest, request: Request) -> None:
+    """Leave the loopback only."""
+    for path in guest.glob_expand("/etc/network/interfaces.d/*"):
+        guest.rm_rf(path)
+    if request.base.distribution == "debian":
+        install(guest, "etc/network/interfaces")

@@ -1,0 +1,24 @@
+"""Which services start by themselves.
+
+HAProxy waits for the agent's unit. Timers that would fetch packages are off: an amphora resolves no names, is
+replaced and never updated in place.
+"""
+
+from __future__ import annotations
+
+from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.request import Request
+
+_DISABLED = ("haproxy.service",)
+_MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer")
+
+
+def applies(request: Request) -> bool:
+    """Every image."""
+    return True
+
+
+def run(guest: Guest, request: Request) -> None:
+    """Disable and mask."""
+    guest.command(["systemctl", "disable", *_DISABLED])
+    guest.command(["systemctl", "mask", *_MASKED])
