@@ -16,6 +16,7 @@ from typing import NoReturn
 from amphora_mkimage import __version__, build, plan, request, settings
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, ExitStatus, InterruptedBuildError, MkimageError
+from amphora_mkimage.fetch.store import Store
 
 COMMANDS = {
     "build": "build an image (the default)",
@@ -116,7 +117,7 @@ def _build(words: list[str]) -> int:
 def _run(work: plan.Plan, console: Console, *, dry_run: bool) -> None:
     if dry_run:
         debs = build.resolve(work, console)
-        print(work.describe(debs, build.Store(work.request.cache_dir, console.warn)))  # noqa: T201 (the result)
+        print(work.describe(debs, Store(work.request.cache_dir, console.warn)))  # noqa: T201 (the result)
         return
     build.build(work, console)
     for path in work.request.outputs.values():

@@ -69,7 +69,8 @@ class Output:
         if self._hidden is None:
             # linkat(2) does not replace; rename(2) does.
             temporary = self.path.with_name(f".{self.path.name}-{os.getpid()}")
-            os.link(f"/proc/self/fd/{self.fd}", temporary, follow_symlinks=True)
+            # src_dir_fd, ignored for an absolute path, makes Python call linkat(2) with AT_SYMLINK_FOLLOW.
+            os.link(f"/proc/self/fd/{self.fd}", temporary, src_dir_fd=self.fd, follow_symlinks=True)
         else:
             temporary, self._hidden = self._hidden, None
         temporary.replace(self.path)

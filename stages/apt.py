@@ -23,9 +23,9 @@ def applies(request: Request) -> bool:
 
 def run(guest: Guest, request: Request) -> None:
     """Rewrite the sources and name the rules."""
-    old = "/etc/apt/sources.list"
+    old = guest.glob_expand("/etc/apt/sources.list.d/*.list")
     entries: dict[tuple[str, str], list[str]] = {}
-    for line in guest.read_file(old).decode().splitlines():
+    for line in "".join(guest.read_file(path).decode() for path in old).splitlines():
         match = _LINE.match(line)
         if match:
             entries.setdefault((match[1], match[3]), []).append(match[2])
@@ -35,7 +35,8 @@ def run(guest: Guest, request: Request) -> None:
         for (url, components), suites in entries.items()
     ]
     put(guest, f"/etc/apt/sources.list.d/{request.base.distribution}.sources", "\n".join(stanzas).encode())
-    guest.rm_f(old)
+    for path in old:
+        guest.rm_f(path)
     guest.rm_f("/etc/apt/apt.conf.d/99mmdebstrap")
     guest.mv("/etc/dpkg/dpkg.cfg.d/99mmdebstrap", "/etc/dpkg/dpkg.cfg.d/90-amphora-no-documentation")
     put(guest, "/etc/apt/apt.conf.d/90-amphora-no-recommends", b'APT::Install-Recommends "false";\n')

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import errno
 import os
 import pickle
 import pwd
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,13 +122,13 @@ def without_network() -> None:
 
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
-    """Mount a filesystem as mount(2) does; errors are raised as OSError."""
+    """Mount a filesystem, as the system call does; errors are raised as OSError."""
     result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
     _check(result, f"mount {kind or 'bind'} on {target}")
 
 
 def unmount(target: Path) -> None:
-    """Call umount2(2) with MNT_DETACH: the mount leaves the tree now, and ends when nothing uses it any more."""
+    """Detach a mount (umount2, MNT_DETACH): it leaves the tree now, and ends when nothing uses it any more."""
     _check(_libc.umount2(os.fsencode(target), 2), f"unmount {target}")
 
 
@@ -180,6 +182,8 @@ def _init(function: Callable[[], object], on_orphaned: Callable[[], None], go: i
             status = 0
         except MkimageError as error:
             answer = ("error", error)
+        except OSError as error:
+            answer = ("error", _explain(error))
         with open(result, "wb") as stream:
             pickle.dump(answer, stream)
     except BaseException:  # the last frame of a process: nothing above could report it
@@ -188,6 +192,14 @@ def _init(function: Callable[[], object], on_orphaned: Callable[[], None], go: i
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _explain(error: OSError) -> MkimageError:
+    """Turn a failed system call of ours into words; a full disk is the one that users meet."""
+    where = f": {error.filename}" if error.filename else ""
+    remedy = "free some space, or work elsewhere with -w" if error.errno == errno.ENOSPC else ""
+    tail = traceback.format_exc().splitlines()[-6:]
+    return MkimageError(f"{error.strerror or error}{where}", remedy, tail=tail)
 
 
 def _watch_caller(go: int, on_orphaned: Callable[[], None]) -> None:
