@@ -1,0 +1,102 @@
+"""Is the amphora agent's API alive? Asked the way Octavia's controller asks first: mutual TLS, version of the API."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import ssl
+import string
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from amphora_mkimage.boot.config_drive import FILES
+from amphora_mkimage.console import Console
+from amphora_mkimage.process import run
+
+PORT = 9443
+CONFIG = "/etc/octavia/amphora-agent.conf"
+SERVER = "/etc/octavia/certs/server.pem"
+CLIENT_CA = "/etc/octavia/certs/client_ca.pem"
+
+_DAYS = "2"
+#: Elliptic: an RSA key takes an emulated guest much longer to use.
+_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Certificates of one boot: two authorities, because the agent and its controller trust different ones.
+
+    :param amphora_id: name in the agent's certificate; the controller checks it instead of the address
+    :param directory: where the files lie
+    """
+
+    amphora_id: uuid.UUID
+    directory: Path
+
+    def files(self) -> dict[str, str]:
+        """Make what the config drive carries: the agent's configuration, its certificate, the CA of its clients."""
+        template = string.Template((FILES / "amphora-agent.conf").read_text(encoding="utf-8"))
+        values = {"amphora_id": str(self.amphora_id), "heartbeat_key": secrets.token_hex(16)}
+        return {
+            CONFIG: template.substitute(values),
+            SERVER: self._text("server.pem") + self._text("server.key"),
+            CLIENT_CA: self._text("client_ca.pem"),
+        }
+
+    def _text(self, name: str) -> str:
+        return (self.directory / name).read_text()
+
+
+def make_identity(directory: Path, console: Console) -> Identity:
+    """Make throw-away certificates, valid for two days.
+
+    :param directory: an empty directory of this user only; keys are written there
+    :raises HostError: openssl is not installed
+    """
+    identity = Identity(uuid.uuid4(), directory)
+    for name in ("server", "client"):
+        authority = ["-keyout", f"{name}_ca.key", "-out", f"{name}_ca.pem", "-subj", f"/CN=amphora-mkimage {name} CA"]
+        _openssl(directory, authority, console)
+        subject = ["-subj", f"/CN={identity.amphora_id}", "-addext", f"subjectAltName=DNS:{identity.amphora_id}"]
+        leaf = ["-addext", "basicConstraints=critical,CA:FALSE", *subject]
+        signer = ["-CA", f"{name}_ca.pem", "-CAkey", f"{name}_ca.key"]
+        _openssl(directory, [*signer, "-keyout", f"{name}.key", "-out", f"{name}.pem", *leaf], console)
+    return identity
+
+
+def _openssl(directory: Path, arguments: list[str], console: Console) -> None:
+    paths = [str(directory / word) if word.endswith((".key", ".pem")) else word for word in arguments]
+    argv = ["openssl", "req", "-x509", *_KEY, "-days", _DAYS, *paths]
+    run(argv, console, what="cannot make certificates", remedy="install the package openssl")
+
+
+def ask(identity: Identity, port: int, timeout: float) -> str:
+    """Ask the agent for the version of its API and return it.
+
+    :param port: port on 127.0.0.1 that leads to the agent
+    :param timeout: seconds
+    :raises OSError: no connection, no TLS handshake, or no answer in time
+    :raises ValueError: something answered that is not the agent
+    """
+    context = ssl.create_default_context(cafile=str(identity.directory / "server_ca.pem"))
+    context.load_cert_chain(identity.directory / "client.pem", identity.directory / "client.key")
+    # As in Octavia's client: the certificate names the amphora, not the address.
+    context.check_hostname = False
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        body = answer.read(65536)
+    except http.client.HTTPException as error:
+        raise ValueError(f"the agent's answer is not HTTP: {error!r}") from error
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        raise ValueError(f"the agent answered with status {answer.status}")
+    document = json.loads(body)
+    if not isinstance(document, dict) or not isinstance(document.get("api_version"), str):
+        raise ValueError("the agent's answer has no api_version")
+    return str(document["api_version"])

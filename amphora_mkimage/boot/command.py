@@ -1,0 +1,129 @@
+"""``amphora-mkimage boot``: start a copy-on-write view of an image in qemu, and tell whether it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from amphora_mkimage import accelerator
+from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, verdict
+from amphora_mkimage.boot.machine import Drawing, Machine, image_format
+from amphora_mkimage.boot.session import Session
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import ExitStatus
+
+#: Under emulation a boot takes one to four minutes on a quiet host.
+DEFAULT_TIMEOUT = 900.0
+#: MiB; the flavor that devstack makes for amphorae has as much.
+DEFAULT_MEMORY = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line of ``boot``."""
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="qcow2, raw or vhd file; never written to")
+    parser.add_argument("--uefi", action="store_true", help="boot with UEFI firmware (OVMF) instead of the BIOS")
+    parser.add_argument(
+        "--haproxy-config",
+        metavar="FILE",
+        type=Path,
+        default=haproxy.DEFAULT_CONFIG,
+        help="run the guest's haproxy with this configuration, in which a frontend has to listen for plain HTTP on"
+        " every address (default: a frontend on port 80 with a fixed answer)",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_positive,
+        default=DEFAULT_TIMEOUT,
+        help=f"give up after this time from power-on (default: {DEFAULT_TIMEOUT:.0f})",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="MIB",
+        type=_whole,
+        default=DEFAULT_MEMORY,
+        help=f"memory of the guest (default: {DEFAULT_MEMORY})",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--console", action="store_true", help="show the serial console while it boots")
+    parser.epilog = (
+        "Exit status: 0 it runs, 1 something is wrong, 2 this host cannot boot it, 3 bad value, 130 interrupted."
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
+    """Boot the image and print the result on standard output.
+
+    Must be called in the main thread (see :mod:`amphora_mkimage.boot.machine`); an interrupt may raise anything in it.
+
+    :raises MkimageError: bad value, or this host cannot do it
+    """
+    config = haproxy.read_config(arguments.haproxy_config)
+    http_port = haproxy.http_port(config)
+    found = image_format(arguments.image, console)
+    uefi = firmware.find() if arguments.uefi else None
+    chosen = accelerator.choose(console)
+    console.note(f"booting {arguments.image} ({'UEFI' if uefi else 'BIOS'}); {chosen}")
+    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-boot-") as name:
+        directory = Path(name)
+        identity = agent.make_identity(directory, console)
+        drive = directory / "config.iso"
+        files = {config_drive.HAPROXY_CONFIG: config, **identity.files()}
+        config_drive.write(drive, identity.amphora_id, files, console)
+        drawing = Drawing(
+            image=arguments.image,
+            image_format=found,
+            drive=drive,
+            directory=directory,
+            accelerator=chosen.qemu_arguments(),
+            memory=arguments.memory,
+            firmware=uefi,
+            http_port=http_port,
+        )
+        machine = Machine(drawing, console)
+        try:
+            outcome = Session(machine, arguments.timeout, console, stream=arguments.console).observe(identity)
+        finally:
+            machine.kill()
+        result = verdict.Verdict(
+            image=arguments.image,
+            image_format=found,
+            firmware="uefi" if uefi else "bios",
+            accelerator="kvm" if chosen.kvm else "tcg",
+            timeout=arguments.timeout,
+            outcome=outcome,
+            expected=verdict.expected_answer(arguments.haproxy_config),
+        )
+        return _finish(result, drawing.console, as_json=arguments.json)
+
+
+def _finish(result: verdict.Verdict, serial: Path, *, as_json: bool) -> ExitStatus:
+    """Print the result; keep the serial console when something is wrong."""
+    if result.problems() and serial.exists():
+        handle, kept = tempfile.mkstemp(prefix="amphora-mkimage-console-", suffix=".log")
+        os.close(handle)
+        shutil.copyfile(serial, kept)
+        result = verdict.Verdict(**{**vars(result), "console_log": kept})
+    text = json.dumps(result.as_json(), indent=2) + "\n" if as_json else result.as_text()
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return ExitStatus.FAILED if result.problems() else ExitStatus.OK
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 64:
+        raise argparse.ArgumentTypeError(f"{text} is too little memory for a guest (at least 64 MiB)")
+    return value

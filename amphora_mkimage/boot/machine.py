@@ -1,0 +1,232 @@
+"""The virtual machine: a qemu process that sees the image copy-on-write and dies with us."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from amphora_mkimage import process
+from amphora_mkimage.boot import agent, config_drive
+from amphora_mkimage.boot.firmware import Firmware
+from amphora_mkimage.boot.qmp import Monitor
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import BadValueError, HostError, MkimageError
+
+QEMU = "qemu-system-x86_64"
+#: By the names of qemu's drivers; "vpc" is Microsoft's VHD.
+FORMATS = ("qcow2", "raw", "vpc")
+
+_PR_SET_PDEATHSIG = 1
+_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)")
+_SECTOR = 512
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def image_format(image: Path, console: Console) -> str:
+    """Find out the format of an image, one of :data:`FORMATS`.
+
+    :raises BadValueError: there is no such file, or it is no disk image
+    """
+    if not image.is_file():
+        raise BadValueError(f"{image}: no such file", "name an image in one of the formats qcow2, raw, vhd")
+    argv = ["qemu-img", "info", "--output=json", str(image.absolute())]
+    # It fails when another program writes to the image, and says so.
+    remedy = "end what uses the image; it must be a qcow2, raw or vhd file"
+    info = json.loads(process.run(argv, console, what=f"cannot read {image}", remedy=remedy))
+    found = str(info["format"])
+    if found not in FORMATS:
+        raise BadValueError(f"{image}: format {found} cannot be booted", "accepted formats: qcow2, raw, vhd")
+    if found == "raw" and not _has_boot_signature(image):
+        # Whatever qemu-img does not know is "raw" to it, be it a disk or a letter.
+        raise BadValueError(
+            f"{image} is no disk image: neither qcow2 nor vhd, and as a raw disk it has no partition table",
+            "name an image in one of the formats qcow2, raw, vhd",
+        )
+    return found
+
+
+def _has_boot_signature(image: Path) -> bool:
+    """Has the first sector the signature of a boot record, which a GPT disk has as well (its protective MBR)?"""
+    with image.open("rb") as file:
+        sector = file.read(_SECTOR)
+    return len(sector) == _SECTOR and sector.endswith(b"\x55\xaa")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The plan of the machine.
+
+    :param image: the disk; never written to
+    :param image_format: one of :data:`FORMATS`
+    :param drive: the config drive (ISO 9660)
+    :param directory: where the machine's files go: console, reports, messages of qemu, variable store
+    :param accelerator: qemu's arguments for accelerator, processor model and count
+    :param memory: MiB
+    :param firmware: UEFI firmware; None is qemu's own BIOS
+    :param http_port: the guest's port that is to be reached from here, besides the agent's
+    """
+
+    image: Path
+    image_format: str
+    drive: Path
+    directory: Path
+    accelerator: list[str]
+    memory: int
+    firmware: Firmware | None
+    http_port: int
+
+    @property
+    def console(self) -> Path:
+        """What the guest prints on its serial console."""
+        return self.directory / "console.log"
+
+    @property
+    def reports(self) -> Path:
+        """What the reporter writes to the second serial port."""
+        return self.directory / "reports.jsonl"
+
+    def arguments(self, monitor: int) -> list[str]:
+        """Make the command line of qemu.
+
+        :param monitor: an inherited, connected socket for the monitor
+        """
+        forwards = ",".join(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in sorted({self.http_port, agent.PORT}))
+        return [
+            QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
+            # graphics=off: SeaBIOS sends its screen, and that of a boot loader which knows no serial port, to the
+            # serial console, where a boot that ends there is recognised.
+            "-machine", f"{'q35' if self.firmware else 'pc'},graphics=off", *self.accelerator, "-m", str(self.memory),
+            *self._firmware_arguments(),
+            # snapshot=on: writes go to a file that qemu unlinks as soon as it has opened it, so nothing is left of it
+            # even after SIGKILL. The same disk bus and CD-ROM as Nova's libvirt driver chooses on these machines.
+            "-drive", f"if=none,id=root,snapshot=on,cache=unsafe,format={self.image_format},file={_escape(self.image)}",
+            "-device", "virtio-blk-pci,drive=root,bootindex=1",
+            "-drive", f"if=none,id=config,media=cdrom,readonly=on,format=raw,file={_escape(self.drive)}",
+            "-device", "ide-cd,drive=config",
+            # strict: only what has a bootindex is tried. No option ROM: the network is never booted from.
+            "-boot", "strict=on",
+            # restrict=on: the guest reaches neither the host nor the world, only forwards lead in. ipv6=off: the
+            # network is what network_data says, IPv4 with DHCP. Port 0: the kernel picks a free one, without a race.
+            "-netdev", f"user,id=management,restrict=on,ipv6=off,{forwards}",
+            "-device", f"virtio-net-pci,netdev=management,mac={config_drive.MAC},romfile=",
+            # The amphora images of Octavia carry hw_rng_model=virtio.
+            "-device", "virtio-rng-pci",
+            "-chardev", f"file,id=console,path={_escape(self.console)}", "-serial", "chardev:console",
+            "-chardev", f"file,id=reports,path={_escape(self.reports)}", "-serial", "chardev:reports",
+            "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
+        ]  # fmt: skip
+
+    def _firmware_arguments(self) -> list[str]:
+        if self.firmware is None:
+            return []
+        store = self.directory / "variables"
+        flash = "if=pflash,unit={},format={},readonly={},file={}"
+        code = flash.format(0, self.firmware.code_format, "on", _escape(self.firmware.code))
+        return ["-drive", code, "-drive", flash.format(1, self.firmware.variables_format, "off", _escape(store))]
+
+
+def _escape(path: Path) -> str:
+    """Write a path as the value of a qemu option, where a comma is doubled."""
+    return str(path.absolute()).replace(",", ",,")
+
+
+class Machine:
+    """A running qemu.
+
+    :param drawing: what to run
+    :raises HostError: qemu is not installed, or lacks the user network
+    :raises MkimageError: qemu did not start
+    """
+
+    def __init__(self, drawing: Drawing, console: Console) -> None:
+        self.drawing = drawing
+        self.messages = drawing.directory / "qemu.log"
+        if drawing.firmware is not None:
+            shutil.copyfile(drawing.firmware.variables, drawing.directory / "variables")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = drawing.arguments(theirs.fileno())
+            console.command(argv)
+            self.powered_on = time.monotonic()
+            self._child = self._start(argv, theirs.fileno())
+        self.monitor = Monitor(ours)
+        try:
+            self.monitor.handshake()
+            self.ports = self._forwarded_ports()
+        except MkimageError as error:
+            self.kill()
+            raise self._explain(error) from error
+        except BaseException:
+            self.kill()
+            raise
+
+    def _start(self, argv: list[str], monitor: int) -> subprocess.Popen[bytes]:
+        parent = os.getpid()
+        try:
+            with self.messages.open("wb") as messages:
+                return subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=messages,
+                    stderr=messages,
+                    env=process.environment(),
+                    pass_fds=[monitor],
+                    preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 (no threads here)
+                    start_new_session=True,  # Ctrl-C is for us; we end qemu
+                )
+        except FileNotFoundError as error:
+            raise HostError(f"{QEMU} is not installed", "install the package qemu-system-x86") from error
+
+    def seconds(self) -> float:
+        """Seconds since power-on."""
+        return time.monotonic() - self.powered_on
+
+    def ended(self) -> bool:
+        """Has qemu ended by itself?"""
+        return self._child.poll() is not None
+
+    def tail(self) -> list[str]:
+        """Return the last lines that qemu itself printed."""
+        return self.messages.read_text(errors="replace").splitlines()[-10:]
+
+    def kill(self) -> None:
+        """End qemu at once; there is nothing to save."""
+        process.kill_group(self._child)
+        self.monitor.close()
+
+    def _forwarded_ports(self) -> dict[int, int]:
+        """Ports on 127.0.0.1 by the guest's port."""
+        table = str(self.monitor.execute("human-monitor-command", **{"command-line": "info usernet"}))
+        return {int(guest): int(host) for host, guest in _FORWARD.findall(table)}
+
+    def _explain(self, error: MkimageError) -> MkimageError:
+        """Why qemu did not start, from what it printed."""
+        tail = self.tail()
+        text = "\n".join(tail)
+        if "'user' is not compiled" in text or ("'user'" in text and "netdev backend type" in text):
+            return HostError("this qemu has no user network (libslirp)", "install a qemu with it", tail=tail)
+        if "lock" in text:
+            return MkimageError("the image is in use", "end the program that writes to it", tail=tail)
+        return MkimageError(error.what, error.remedy, tail=tail)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process, qemu, when its parent ends, however that ends.
+
+    qemu ends neither when its monitor is closed nor when its standard streams are. Its own option for this
+    (``-run-with exit-with-parent=on``) is newer than the qemu of any distribution that we run on, and does the same
+    prctl inside. The signal comes when the *thread* that started qemu ends, which is why :class:`Machine` belongs into
+    the main thread.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the call

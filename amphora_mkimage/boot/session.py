@@ -1,0 +1,167 @@
+"""One boot, observed from power-on to the last answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from amphora_mkimage.boot import agent, death, haproxy
+from amphora_mkimage.boot.death import Death
+from amphora_mkimage.boot.machine import Machine
+from amphora_mkimage.boot.report import GuestReport
+from amphora_mkimage.boot.text import Follower
+from amphora_mkimage.console import Console
+
+#: How long the guest may say nothing at all before cloud-init has reported. An image may have no serial console; then
+#: this is the time for all that comes before the network is up, of which an emulated guest needs about a third.
+SILENCE_SECONDS = 300.0
+#: A getty starts after the stage in which cloud-init runs the boothook, so the report is already overdue when it shows.
+LOGIN_SECONDS = 120.0
+#: The first boot may restart the guest: shim's fallback.efi, SELinux' relabelling. More often than this is a loop.
+RESETS = 2
+#: How long haproxy may need, once its service says that it is ready.
+ANSWER_SECONDS = 120.0
+
+_TICK = 0.2
+_ASK_SECONDS = 20.0
+
+
+@dataclass
+class Outcome:
+    """What was observed."""
+
+    report: GuestReport = field(default_factory=GuestReport)
+    death: Death | None = None  #: why the boot ended early
+    timed_out: bool = False  #: it was not running in time
+    boot_seconds: float | None = None  #: power-on to running, by the host's clock
+    answer: haproxy.Answer | None = None  #: haproxy's
+    answer_error: str = ""
+    agent_version: str | None = None  #: of the amphora agent's API
+    agent_error: str = ""
+    tail: tuple[str, ...] = ()  #: last lines of the serial console
+
+
+class Session:
+    """Observes a machine.
+
+    :param machine: just started
+    :param timeout: seconds from power-on within which all must be done
+    :param stream: show the serial console
+    """
+
+    def __init__(self, machine: Machine, timeout: float, console: Console, *, stream: bool) -> None:
+        self.machine, self.timeout, self.console, self.stream = machine, timeout, console, stream
+        self.outcome = Outcome()
+        self._screen = Follower(machine.drawing.console)
+        self._reports = Follower(machine.drawing.reports)
+        self._tail: list[str] = []
+        self._heard = self._login = 0.0
+        self._resets = 0
+        self._off = False
+
+    def observe(self, identity: agent.Identity) -> Outcome:
+        """Follow the boot to its end, then ask haproxy, and the agent where the image has one."""
+        outcome, report = self.outcome, self.outcome.report
+        with self.console.step("booting"):
+            up = self._follow(lambda: bool(report.state), self.timeout)
+        if up:
+            with self.console.step("waiting for the guest's report"):
+                self._follow(lambda: report.complete, self.timeout)
+        if report.haproxy and report.haproxy.started and not outcome.death:
+            with self.console.step("asking haproxy"):
+                self._ask_haproxy(self.machine.ports[self.machine.drawing.http_port])
+        if report.facts and report.facts.agent and not outcome.death:
+            with self.console.step("asking the amphora agent"):
+                self._ask_agent(identity, self.machine.ports[agent.PORT])
+        outcome.timed_out = not outcome.death and not report.complete
+        outcome.tail = tuple(self._tail + ([self._screen.pending] if self._screen.pending.strip() else []))
+        return outcome
+
+    def _ask_haproxy(self, port: int) -> None:
+        def ask() -> bool:
+            try:
+                self.outcome.answer = haproxy.ask(port, _ASK_SECONDS)
+            except (OSError, ValueError) as error:
+                self.outcome.answer_error = str(error)
+            return self.outcome.answer is not None
+
+        self._follow(ask, min(self.timeout, self.machine.seconds() + ANSWER_SECONDS), pause=1.0)
+
+    def _ask_agent(self, identity: agent.Identity, port: int) -> None:
+        def ask() -> bool:
+            try:
+                self.outcome.agent_version = agent.ask(identity, port, _ASK_SECONDS)
+            except (OSError, ValueError) as error:
+                self.outcome.agent_error = str(error)
+            return self.outcome.agent_version is not None
+
+        self._follow(ask, self.timeout, pause=2.0)
+
+    def _follow(self, done: Callable[[], bool], end: float, *, pause: float = _TICK) -> bool:
+        """Go on until something is done; False when the guest died, or the time (seconds since power-on) is over."""
+        while True:
+            self._pump()
+            if self.outcome.death:
+                return False
+            if done():
+                return True
+            if self.machine.seconds() >= end:
+                return False
+            time.sleep(pause)
+
+    def _pump(self) -> None:
+        """Take in all that is new."""
+        outcome, now = self.outcome, self.machine.seconds()
+        ended = self.machine.ended()  # asked first: what it printed before its end is then read below
+        before = self._screen.received + self._reports.received
+        for line in self._reports.lines():
+            outcome.report.take(line)
+            self.console.output(f"reporter: {line}", keep=False)
+        if outcome.report.state and outcome.boot_seconds is None:
+            outcome.boot_seconds = round(now, 1)
+        lines = self._screen.lines()
+        for line in lines:
+            if self.stream:
+                self.console.note(line)
+            else:
+                self.console.output(line, keep=False)
+                self.console.activity(line)
+        self._tail = [*self._tail, *lines][-20:]
+        if self._screen.received + self._reports.received > before:
+            self._heard = now
+        for event in self.machine.monitor.events():
+            from_guest = event.get("data", {}).get("guest") is True
+            self._resets += from_guest and event["event"] == "RESET"
+            self._off = self._off or (from_guest and event["event"] == "SHUTDOWN")
+        # The console first: it says more than qemu's end does.
+        outcome.death = death.find([*lines, self._screen.pending]) or self._end(ended, now)
+
+    def _end(self, ended: bool, now: float) -> Death | None:
+        """Ways to die that are not read from the console."""
+        report = self.outcome.report
+        if ended and self._off:
+            return Death("the guest switched itself off")
+        if ended:
+            return Death(f"qemu ended: {' '.join(self.machine.tail()) or 'without a word'}")
+        if self._resets > RESETS:
+            return Death(f"the guest restarts in a loop ({self._resets} times so far)")
+        if report.error:
+            return Death(f"the reporter could not be started in the guest: {report.error}")
+        return None if report.started else self._mute(now)
+
+    def _mute(self, now: float) -> Death | None:
+        """Decide whether cloud-init should have run the user data by now."""
+        if not self._login and death.is_login(self._screen.pending):
+            self._login = now
+        if self._login and now - self._login > LOGIN_SECONDS:
+            return Death(
+                "the guest is up, but cloud-init did not run the user data of the config drive",
+                "cloud-init must be installed and enabled, with ConfigDrive in its datasource_list",
+            )
+        if now - self._heard > SILENCE_SECONDS:
+            return Death(
+                f"the guest said nothing for {SILENCE_SECONDS:.0f} s",
+                "console=ttyS0 on the kernel's command line would show where it stopped",
+            )
+        return None

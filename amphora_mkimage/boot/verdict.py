@@ -1,0 +1,167 @@
+"""What an observed boot means: everything that is wrong, as text and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amphora_mkimage.boot import haproxy
+from amphora_mkimage.boot.session import Outcome
+
+_SLOWEST = 10
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A boot and how it was made.
+
+    :param image: the image
+    :param firmware: "bios" or "uefi"
+    :param accelerator: "kvm" or "tcg"
+    :param timeout: seconds that were allowed
+    :param expected: what haproxy has to answer; None when the configuration is the user's own and may answer anything
+    :param console_log: where the serial console is kept, "" when it is not
+    """
+
+    image: Path
+    image_format: str
+    firmware: str
+    accelerator: str
+    timeout: float
+    outcome: Outcome
+    expected: bytes | None
+    console_log: str = ""
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong, one line each; empty when the image runs."""
+        outcome, found = self.outcome, []
+        if outcome.death:
+            found.append(outcome.death.what)
+        elif outcome.timed_out:
+            found.append(self._late())
+        if outcome.report.state not in ("", "running", "degraded"):
+            found.append(f"the system's state is {outcome.report.state}, not running")
+        return found + self._fact_problems() + self._haproxy_problems()
+
+    def _late(self) -> str:
+        report = self.outcome.report
+        if report.state:
+            return f"the guest's report was not complete after {self.timeout:.0f} s"
+        text = f"not running after {self.timeout:.0f} s"
+        if report.jobs:
+            return f"{text}; still starting: {', '.join(report.jobs)}"
+        return text if report.started else f"{text}; cloud-init did not get as far as the user data"
+
+    def _fact_problems(self) -> list[str]:
+        facts = self.outcome.report.facts
+        if facts is None:
+            return []
+        found = [f"{unit.unit} failed" for unit in facts.failed]
+        if self.outcome.report.state == "degraded" and not found:
+            found.append("the system is degraded")
+        found += [f"cloud-init: {error}" for error in facts.cloud_init.errors]
+        if not facts.cloud_init.runcmd:
+            found.append("cloud-init did not run the runcmd of the user data")
+        if facts.agent and not self.outcome.agent_version and not self.outcome.death:
+            found.append(f"{facts.agent} does not answer: {self.outcome.agent_error}")
+        return found
+
+    def _haproxy_problems(self) -> list[str]:
+        report, answer, text = self.outcome.report.haproxy, self.outcome.answer, ""
+        if report is None:
+            pass  # it did not come to that; why is already said
+        elif not report.version:
+            text = "the guest has no working haproxy"
+        elif not report.valid:
+            text = "haproxy does not accept the configuration"
+        elif not report.started:
+            text = "haproxy did not start"
+        elif answer is None:
+            text = f"haproxy does not answer: {self.outcome.answer_error}"
+        elif self.expected is not None and (answer.status != 200 or answer.body != self.expected):
+            text = f"haproxy answered with status {answer.status} and something else than its configuration says"
+        return [text] if text else []
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict with stable keys; what is not known is null."""
+        report, outcome = self.outcome.report, self.outcome
+        facts, proxy = report.facts, report.haproxy
+        return {
+            "image": str(self.image),
+            "format": self.image_format,
+            "firmware": self.firmware,
+            "accelerator": self.accelerator,
+            "ok": not self.problems(),
+            "problems": self.problems(),
+            "state": report.state or None,
+            "os": facts.os if facts else None,
+            "kernel": facts.kernel if facts else None,
+            "failed_units": [{"unit": u.unit, "journal": list(u.journal)} for u in facts.failed] if facts else None,
+            "starting_units": list(report.jobs),
+            "boot_seconds": outcome.boot_seconds,
+            "systemd_seconds": facts.phases if facts else None,
+            "slowest_units": [{"unit": unit, "seconds": seconds} for unit, seconds in report.blame],
+            "cloud_init": {
+                "datasource": facts.cloud_init.datasource,
+                "errors": list(facts.cloud_init.errors),
+                "runcmd": facts.cloud_init.runcmd,
+            }
+            if facts
+            else None,
+            "haproxy": {
+                "version": proxy.version,
+                "valid": proxy.valid,
+                "started": proxy.started,
+                "output": list(proxy.output),
+                "answered": outcome.answer is not None,
+                "http_status": outcome.answer.status if outcome.answer else None,
+            }
+            if proxy
+            else None,
+            "agent": {"unit": facts.agent, "api_version": outcome.agent_version} if facts and facts.agent else None,
+            "console_tail": list(outcome.tail) if self.problems() else [],
+            "console_log": self.console_log or None,
+        }
+
+    def as_text(self) -> str:
+        """Write the verdict for people."""
+        problems = self.problems()
+        word = "does not run" if self.outcome.death or self.outcome.timed_out else "runs, but" if problems else "runs"
+        accelerator = {"kvm": "KVM", "tcg": "emulated"}[self.accelerator]
+        lines = [f"{self.image}: {word} ({self.firmware.upper()}, {accelerator})"]
+        lines += [f"  problem: {problem}" for problem in problems]
+        if self.outcome.death and self.outcome.death.remedy:
+            lines.append(f"  what to do: {self.outcome.death.remedy}")
+        lines += [f"  {name:<11} {value}" for name, value in self._rows()]
+        facts, proxy = self.outcome.report.facts, self.outcome.report.haproxy
+        for unit in facts.failed if facts else ():
+            lines += [f"  {unit.unit}:", *(f"    {line}" for line in unit.journal)]
+        if proxy and not proxy.started:
+            lines += ["  haproxy:", *(f"    {line}" for line in proxy.output)]
+        if problems and self.outcome.tail:
+            lines += ["  last lines of the serial console:", *(f"    {line}" for line in self.outcome.tail)]
+        if self.console_log:
+            lines.append(f"  serial console: {self.console_log}")
+        return "\n".join(lines) + "\n"
+
+    def _rows(self) -> list[tuple[str, str]]:
+        outcome, report = self.outcome, self.outcome.report
+        rows = []
+        if report.facts:
+            facts = report.facts
+            rows.append(("system", f"{report.state}; {facts.os}, kernel {facts.kernel}"))
+            phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in facts.phases.items())
+            rows.append(("boot", f"{outcome.boot_seconds:.1f} s from power-on to running (systemd: {phases})"))
+            rows += [("slow", f"{seconds:5.1f} s {unit}") for unit, seconds in report.blame[:_SLOWEST]]
+            rows.append(("cloud-init", facts.cloud_init.datasource or "found no data source"))
+            if facts.agent and outcome.agent_version:
+                rows.append(("agent", f"{facts.agent} answers, API {outcome.agent_version}"))
+        if report.haproxy and outcome.answer:
+            rows.append(("haproxy", f"{report.haproxy.version}: answers with status {outcome.answer.status}"))
+        return rows
+
+
+def expected_answer(config: Path) -> bytes | None:
+    """Return what haproxy has to answer with a configuration, when we know it."""
+    return haproxy.DEFAULT_ANSWER if config == haproxy.DEFAULT_CONFIG else None
