@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages import (
+    apparmor,
     apt,
     boot,
     clean,
@@ -51,6 +52,7 @@ ORDER: Sequence[Stage] = cast(
         name_resolution,
         sysctl,
         haproxy,
+        apparmor,
         logging,
         ssh,
         cloud_init,

@@ -43,9 +43,11 @@ def run(guest: Guest, request: Request) -> None:
     for pattern in _FILES:
         for path in guest.glob_expand(pattern):
             guest.rm_rf(path)
-    # "uninitialized" rather than empty: systemd then treats the first boot as one (machine-id(5)), presets included;
-    # that would switch services on and off again, so empty it is: an id is made, nothing else happens.
+    # Empty, not "uninitialized": with that word systemd applies presets at the first boot, which
+    # would switch services on and off again (machine-id(5)).
     put(guest, "/etc/machine-id", b"", 0o444)
+    # What systemd would do on the first boot after an update of /usr (ldconfig, hwdb, catalog) was done by the packages.
+    guest.command(["touch", "-r", "/usr", "/etc/.updated", "/var/.updated"])
     for name in guest.find("/var/log"):
         if guest.is_file(f"/var/log/{name}"):
             guest.truncate(f"/var/log/{name}")

@@ -1,7 +1,7 @@
 """Which services start by themselves.
 
 HAProxy waits for the agent's unit. Timers that would fetch packages are off: an amphora resolves no names, is
-replaced and never updated in place.
+replaced and never updated in place. GRUB's record of a successful boot is read by nobody when there is no menu.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 
-_DISABLED = ("haproxy.service",)
+_DISABLED = ("haproxy.service", "grub-common.service")
 _MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer")
 
 
