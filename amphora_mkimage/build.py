@@ -30,7 +30,7 @@ from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_pa
 from amphora_mkimage.plan import Plan
 
 #: Memory that a build in a tmpfs takes: the tree, the packages, the disk's written blocks; measured in docs/time.md.
-_TMPFS_BYTES = 3 << 30
+TMPFS_BYTES = 3 << 30
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class _Worker:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def _mount_tmpfs(self) -> None:
-        if _available_memory() < _TMPFS_BYTES:
+        if _available_memory() < TMPFS_BYTES:
             self.console.note("not enough free memory to build in it: working on disk (as with -f)")
             return
         userns.mount("tmpfs", self.work, "tmpfs", 0, "mode=755")
