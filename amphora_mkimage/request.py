@@ -171,10 +171,10 @@ def _output(value: Value) -> Path:
     # Whatever was passed, the suffixes of the types go, so that each image gets exactly one, the right one.
     while path.suffix[1:] in settings.IMAGE_TYPES and path.stem:
         path = path.with_suffix("")
-    if not path.name or str(value.value).endswith("/"):
+    if path.name in ("", "..") or str(value.value).endswith("/"):
         raise BadValueError(f"{value.origin}: {value.value!r} names no file")
     parent = path.parent.resolve()
-    if not parent.is_dir():
+    if not os.path.isdir(parent):  # noqa: PTH112 (Path.is_dir raises below a directory that may not be searched)
         raise BadValueError(f"{value.origin}: the directory {parent} does not exist", f"mkdir -p {parent}")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise BadValueError(f"{value.origin}: the directory {parent} is not writable")
@@ -184,7 +184,7 @@ def _output(value: Value) -> Path:
 def _directory(value: Value) -> Path:
     """Check that a directory is writable, or can be made; it is made when the build starts."""
     path = Path(str(value.value)).expanduser().absolute()
-    existing = next(place for place in (path, *path.parents) if place.exists())
+    existing = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110 (as above)
     if not existing.is_dir():
         raise BadValueError(f"{value.origin}: {existing} is no directory")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -214,8 +214,12 @@ def _mirror(value: Value) -> str:
     if not value.value:
         return ""
     url = str(value.value)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\[\]|]", url):
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that are no IPv6 address, a port that is no number
+        usable = False
+    if not usable or re.search(r"[\s\[\]|]", url):
         # The URL may carry a password: it is not repeated.
         raise BadValueError(f"{value.origin}: not the URL of a mirror", "for example: http://mirror.example/debian")
     return url.rstrip("/")
@@ -225,7 +229,7 @@ def _keyring(value: Value, base: Base) -> str:
     if not value.value:
         return base.keyring
     path = Path(str(value.value)).expanduser()
-    if not path.is_file() or re.search(r"[\s\[\],]", str(path)):
+    if not os.path.isfile(path) or re.search(r"[\s\[\],]", str(path)):  # noqa: PTH113 (as above)
         raise BadValueError(f"{value.origin}: {path} is no keyring file")
     return str(path.resolve())
 
@@ -234,7 +238,8 @@ def _log_file(value: Value) -> Path | None:
     if not value.value:
         return None
     path = Path(str(value.value)).expanduser().absolute()
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    place = path if os.path.exists(path) else path.parent  # noqa: PTH110 (as above)
+    if os.path.isdir(path) or not os.path.isdir(path.parent) or not os.access(place, os.W_OK):  # noqa: PTH112 (as above)
         raise BadValueError(f"{value.origin}: cannot write {path}")
     return path
 
