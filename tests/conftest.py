@@ -1,0 +1,103 @@
+"""What all tests share: the real command line in a clean environment, and one real image."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from amphora_mkimage import settings
+
+Completed = subprocess.CompletedProcess[str]
+RunCli = Callable[..., Completed]
+#: Variables of the network stay: the machine that runs the tests may need them to reach the archive.
+_NETWORK = ("http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY")
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without anything that would set a value of ours."""
+    ours = {variable.name for setting in settings.SETTINGS for variable in setting.variables} - set(_NETWORK)
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ours and not name.startswith(("AMP_", "DIB_", "REG_"))
+    }
+    return {**env, **(extra or {})}
+
+
+def cli_argv(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "amphora_mkimage", *map(str, arguments)]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The files of one build."""
+
+    qcow2: Path
+    tar: Path
+    manifest: Path  #: of the qcow2
+    tar_manifest: Path
+    log: Path
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> RunCli:
+    """Run ``amphora-mkimage`` with arguments; ``env`` is added to a clean environment."""
+
+    def run(
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: str | None = None,
+        timeout: float = 900,
+    ) -> Completed:
+        return subprocess.run(
+            cli_argv(*arguments),
+            env=clean_environment(env),
+            cwd=cwd,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cache_dir() -> Path:
+    """The cache of the tests; the user's own by default, so that a developer downloads nothing twice."""
+    return Path(os.environ.get("AMPHORA_TEST_CACHE") or "~/.cache/image-create").expanduser()
+
+
+@pytest.fixture(scope="session")
+def built(run_cli: RunCli, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A Debian amphora as qcow2 and tar, built once by the real command line."""
+    place = tmp_path_factory.mktemp("built")
+    done = run_cli(
+        "-i", "debian-minimal", "-t", "qcow2,tar", "-o", place / "amphora", "-w", place, "-c", cache_dir,
+        "-l", place / "log",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return Built(
+        place / "amphora.qcow2",
+        place / "amphora.tar",
+        place / "amphora.qcow2.manifest.json",
+        place / "amphora.tar.manifest.json",
+        place / "log",
+        done.stderr,
+    )
+
+
+@pytest.fixture(scope="session")
+def built_image(built: Built) -> Path:
+    """The qcow2 of :func:`built`."""
+    return built.qcow2

@@ -1,0 +1,339 @@
+"""What is checked before any work; through the real command line where the exit status matters."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from amphora_mkimage import cli, packages, request, settings, stages
+from amphora_mkimage.bases import BASES, mirror
+from amphora_mkimage.errors import BadValueError, ExitStatus
+from amphora_mkimage.stages import sysctl
+
+
+def make(*argv: str, warnings: list[str] | None = None, **environ: str) -> request.Request:
+    base = () if "-i" in argv or "AMP_BASEOS" in environ else ("-i", "debian-minimal")
+    values = settings.resolve(vars(cli.build_parser().parse_args([*base, *argv])), environ)
+    return request.make(values, environ, [].append if warnings is None else warnings.append)
+
+
+def status_and_text(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *argv: str, **environ: str
+) -> tuple[int, str]:
+    """Run main() on arguments that must be refused before anything is done."""
+    for setting in settings.SETTINGS:
+        for variable in setting.variables:
+            monkeypatch.delenv(variable.name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    base = () if "-i" in argv or "AMP_BASEOS" in environ else ("-i", "debian-minimal")
+    status = cli.main([*base, *argv])
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    return status, captured.err
+
+
+BAD = [
+    (["-a", "sparc"], {}, "-a"),
+    (["-a", "arm64"], {}, "-a"),
+    (["-b", "nginx"], {}, "-b"),
+    (["-i", "windows"], {}, "-i"),
+    (["-i", "fedora"], {}, "-i"),
+    (["-i", "ubuntu"], {}, "-i"),
+    (["-t", "vmdk"], {}, "-t"),
+    (["-t", "qcow2,vmdk"], {}, "-t"),
+    (["-t", ""], {}, "-t"),
+    (["-d", "sarge"], {}, "-d"),
+    (["-d", "buster"], {}, "-d"),
+    (["-i", "ubuntu-minimal", "-d", "jammy"], {}, "-d"),
+    ([], {"DIB_RELEASE": "sarge"}, "DIB_RELEASE"),
+    (["-s", "0"], {}, "-s"),
+    (["-s", "x"], {}, "-s"),
+    (["-s", "1.5"], {}, "-s"),
+    (["-s", "-1"], {}, "-s"),
+    (["-s", ""], {}, "-s"),
+    (["-s", "٣"], {}, "-s"),
+    (["-s", "5G"], {}, "-s"),
+    ([], {"AMP_IMAGESIZE": "huge"}, "AMP_IMAGESIZE"),
+    (["-o", "/no/such/directory/a"], {}, "-o"),
+    (["-o", "directory/"], {}, "-o"),
+    (["-o", "."], {}, "-o"),
+    (["-o", ".."], {}, "-o"),
+    (["-o", "/dev/null/a"], {}, "-o"),
+    (["-c", "/dev/null"], {}, "-c"),
+    (["-w", "/dev/null/x"], {}, "-w"),
+    (["-l", "/no/such/directory/log"], {}, "-l"),
+    (["-l", "/"], {}, "-l"),
+    (["-k", "Linux Kernel"], {}, "-k"),
+    (["-r", ""], {}, "-r"),
+    (["-r", "a\nb"], {}, "password"),
+    (["--root-password-file", "/no/such/file"], {}, "--root-password-file"),
+    (["--root-password-file", "/dev/null"], {}, "password"),
+    (["--root-password-hash", "secret"], {}, "--root-password-hash"),
+    (["--root-password-hash", "$1$abcdefgh$0123456789012345678901"], {}, "--root-password-hash"),
+    (["-r", "a", "--root-password-hash", "x"], {}, "-r and --root-password-hash"),
+    (["--root-password-file", "/dev/null"], {"AMP_ROOTPW": "a"}, "AMP_ROOTPW and --root-password-file"),
+    ([], {"BASE_OS_MIRROR": "mirror.example/debian"}, "BASE_OS_MIRROR"),
+    ([], {"BASE_OS_MIRROR": "ftp://mirror.example/debian"}, "BASE_OS_MIRROR"),
+    ([], {"BASE_OS_MIRROR": "http:///debian"}, "BASE_OS_MIRROR"),
+    ([], {"BASE_OS_MIRROR": "http://[::1/debian"}, "BASE_OS_MIRROR"),
+    ([], {"BASE_OS_MIRROR": "http://mirror.example:port/debian"}, "BASE_OS_MIRROR"),
+    ([], {"BASE_OS_MIRROR": "http://mirror.example/debian [trusted=yes]"}, "BASE_OS_MIRROR"),
+    ([], {"DIB_DISTRIBUTION_MIRROR": "debian"}, "DIB_DISTRIBUTION_MIRROR"),
+    ([], {"DIB_APT_KEYRING": "/no/such/keyring"}, "DIB_APT_KEYRING"),
+    ([], {"CLOUD_INIT_DATASOURCES": "Config Drive]"}, "CLOUD_INIT_DATASOURCES"),
+    (["-y"], {}, "-y"),
+    (["-g", "master"], {}, "-g"),
+    (["-p"], {}, "-p"),
+    ([], {"DIB_ELEMENTS": "vm"}, "DIB_ELEMENTS"),
+    ([], {"DIB_LOCAL_ELEMENTS": "vm"}, "DIB_LOCAL_ELEMENTS"),
+    ([], {"DIB_LOCAL_ELEMENTS_PATH": "/x"}, "DIB_LOCAL_ELEMENTS_PATH"),
+    ([], {"DIB_LOCAL_IMAGE": "/x"}, "DIB_LOCAL_IMAGE"),
+    (["--no-such-option"], {}, "--no-such-option"),
+    (["surplus"], {}, "surplus"),
+]
+
+
+@pytest.mark.parametrize(("argv", "environ", "named"), BAD, ids=[repr((a, *e)) for a, e, _ in BAD])
+def test_bad_values_are_refused_naming_the_flag(
+    argv: list[str],
+    environ: dict[str, str],
+    named: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text = status_and_text(capfd, monkeypatch, *argv, **environ)
+    assert status == ExitStatus.BAD_VALUE
+    assert named in text
+    assert "Traceback" not in text
+    assert len(text.splitlines()) <= 3  # what failed, what to do
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("argv", [["-g", "x"], ["-p"], ["-i", "fedora"], ["-a", "arm64"]])
+def test_what_comes_later_says_so(
+    argv: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, text = status_and_text(capfd, monkeypatch, *argv)
+    assert "not there yet" in text.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "named"),
+    [
+        (["-o", "LOCKED/a"], {}, "-o"),
+        (["-o", "LOCKED/below/a"], {}, "-o"),
+        (["-o", "/usr/a"], {}, "-o"),
+        (["-c", "LOCKED/below"], {}, "-c"),
+        (["-w", "LOCKED/below"], {}, "-w"),
+        (["-l", "LOCKED/log"], {}, "-l"),
+        (["-l", "/etc/hostname"], {}, "-l"),
+        (["--root-password-file", "LOCKED/password"], {}, "--root-password-file"),
+        ([], {"DIB_APT_KEYRING": "LOCKED/keyring"}, "DIB_APT_KEYRING"),
+    ],
+)
+def test_places_that_an_ordinary_user_may_not_use(
+    argv: list[str], environ: dict[str, str], named: str, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    as_user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    fill = {name: text.replace("LOCKED", str(locked)) for name, text in environ.items()}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "amphora_mkimage", "-i", "debian-minimal", "-c", "/tmp", "-w", "/tmp"),
+            *(word.replace("LOCKED", str(locked)) for word in argv),
+            *(() if "-o" in argv else ("-o", "/tmp/never-written")),
+        ],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **fill},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        **as_user,
+    )
+    assert done.returncode == ExitStatus.BAD_VALUE, done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unused_is_accepted_and_said() -> None:
+    warnings: list[str] = []
+    make(warnings=warnings, DIB_REPO_PATH="/x", ELEMENTS_REPO_PATH="/y", AMP_WHATEVER="1", DIB_OTHER="1")
+    for name in ("DIB_REPO_PATH", "ELEMENTS_REPO_PATH", "AMP_WHATEVER", "DIB_OTHER"):
+        assert any(text.startswith(f"{name} is unused") for text in warnings)
+    assert len(warnings) == 4
+    warnings.clear()
+    make("-e", warnings=warnings)
+    assert len(warnings) == 1 and warnings[0].startswith("-e is unused")
+
+
+def test_mirrors_that_differ_are_said() -> None:
+    warnings: list[str] = []
+    made = make(warnings=warnings, BASE_OS_MIRROR="http://a/debian", DIB_DISTRIBUTION_MIRROR="http://b/debian")
+    assert made.mirror == "http://a/debian"
+    assert len(warnings) == 1 and "BASE_OS_MIRROR is used" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "types", "expected"),
+    [
+        ("a", "qcow2", ["a.qcow2"]),
+        ("a.qcow2", "qcow2", ["a.qcow2"]),
+        ("a.tar", "qcow2", ["a.qcow2"]),
+        ("a.qcow2.tar", "tar", ["a.tar"]),
+        ("a.raw.qcow2", "raw,vhd", ["a.raw", "a.vhd"]),
+        ("amphora-1.2.3", "qcow2", ["amphora-1.2.3.qcow2"]),
+        ("amphora-1.2.3.qcow2", "qcow2,tar", ["amphora-1.2.3.qcow2", "amphora-1.2.3.tar"]),
+        ("a.img", "qcow2", ["a.img.qcow2"]),
+        ("a.b.qcow2", "qcow2,qcow2", ["a.b.qcow2"]),
+    ],
+)
+def test_one_right_suffix(
+    given: str, types: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for output in (given, str(tmp_path / given)):
+        made = make("-o", output, "-t", types)
+        assert list(made.outputs.values()) == [tmp_path / name for name in expected]
+
+
+def test_aarch64_is_a_name_of_arm64() -> None:
+    with pytest.raises(BadValueError, match="arm64 is not there yet"):
+        make("-a", "aarch64")
+
+
+def test_the_password_and_its_hash_are_in_no_representation() -> None:
+    warnings: list[str] = []
+    made = make("-r", "Hunter2!secret", "-o", "/tmp/a", warnings=warnings)
+    assert made.root_password_hash.startswith("$y$")
+    for text in (repr(made), str(made.summary), *warnings):
+        assert "Hunter2" not in text
+        assert made.root_password_hash not in text
+    assert b"Hunter2" not in pickle.dumps(made.__dict__)
+    assert made.summary["root_password"] == "set"
+    assert make().summary["root_password"] == "locked"
+    assert len(warnings) == 1 and "--root-password-file" in warnings[0]
+
+
+def test_mirror_credentials_are_in_no_representation() -> None:
+    made = make(BASE_OS_MIRROR="http://user:Hunter2@mirror.example/debian")
+    assert "Hunter2" not in repr(made)
+    assert "Hunter2" not in str(made.summary)
+    archive = mirror.choose(made.base, made.release, made.mirror)
+    assert "Hunter2" not in repr(archive)
+    assert "Hunter2" not in archive.sources(made.base, made.release, made.keyring)
+    assert archive.logins == ("machine http://mirror.example login user password Hunter2\n",)
+
+
+def test_password_file_and_standard_input(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("correct horse\nsecond line\n")
+    assert make("--root-password-file", str(file)).root_password_hash.startswith("$y$")
+
+
+def test_settings_reach_the_request(tmp_path: Path) -> None:
+    made = make(
+        "-n", "-m", "-f", "-s", "7", "-k", "linux-image-amd64", "-d", "bookworm",
+        DIB_OCTAVIA_AMP_USE_NFTABLES="0", CLOUD_INIT_DATASOURCES="ConfigDrive, OpenStack", OVERWRITE_OLD_IMAGE="1",
+    )  # fmt: skip
+    assert (made.ssh, made.cpu_pinning, made.use_tmpfs, made.nftables, made.overwrite) == (
+        False, True, False, False, True,
+    )  # fmt: skip
+    assert (made.size_gib, made.kernel_package, made.release) == (7, "linux-image-amd64", "bookworm")
+    assert made.datasources == ("ConfigDrive", "OpenStack")
+
+
+# -- package lists and stages --------------------------------------------------------------------------------
+
+MUST = {"haproxy", "keepalived", "ipvsadm", "cloud-init", "python3", "ca-certificates"}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_package_lists(base: str) -> None:
+    wanted = packages.wanted(make("-i", base))
+    assert set(wanted) >= MUST | {"openssh-server", "nftables"}
+    assert wanted == sorted(set(wanted))
+    without = packages.wanted(make("-i", base, "-n", DIB_OCTAVIA_AMP_USE_NFTABLES="0"))
+    assert "openssh-server" not in without
+    assert "nftables" not in without
+    assert "iptables" in without
+    assert "tuned" in packages.wanted(make("-i", base, "-m"))
+    assert "tuned" not in wanted
+    other = packages.wanted(make("-i", base, "-k", "linux-image-other"))
+    assert "linux-image-other" in other
+    assert make("-i", base).kernel_package not in other
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_group_has_a_reason(base: str) -> None:
+    file = Path(packages.__file__).parent / "package_lists" / f"{BASES[base].distribution}.toml"
+    for role, group in tomllib.loads(file.read_text()).items():
+        assert group["reason"], role
+        assert group["packages"], role
+        assert set(group) <= {"reason", "packages", "when"}, role
+
+
+def test_unknown_condition_is_a_defect() -> None:
+    with pytest.raises(ValueError, match="unknown condition"):
+        packages._applies("no_such_setting", make())
+
+
+def test_ubuntu_minimal() -> None:
+    made = make("-i", "ubuntu-minimal", BASE_OS_MIRROR="http://mirror.example/ubuntu")
+    archive = mirror.choose(made.base, made.release, made.mirror)
+    assert made.release == "noble"
+    assert made.kernel_package == "linux-image-virtual"
+    assert archive.sources(made.base, made.release, made.keyring).splitlines() == [
+        "deb [signed-by=/usr/share/keyrings/ubuntu-archive-keyring.gpg] http://mirror.example/ubuntu "
+        f"{suite} main universe"
+        for suite in ("noble", "noble-updates", "noble-security")
+    ]
+    assert "netplan.io" in packages.wanted(made)
+    assert "ifupdown" not in packages.wanted(made)
+
+
+def test_stages_are_a_table_of_contents() -> None:
+    names = [stages.name(stage) for stage in stages.ORDER]
+    assert len(names) == len(set(names))
+    assert names[-1] == "clean"
+    files = {path.stem for path in Path(stages.__file__).parent.glob("*.py")}
+    assert files - {"__init__", "install"} == set(names)  # no module lies around without being run
+    for stage in stages.ORDER:
+        assert stage.__doc__
+        assert stages.title(stage)
+        assert stage.applies.__doc__
+        assert stage.run.__doc__
+        assert isinstance(stage.applies(make()), bool)
+
+
+def test_stages_follow_the_request() -> None:
+    names = {stages.name(stage) for stage in stages.wanted(make())}
+    assert "ssh" in names
+    assert "cpu_pinning" not in names
+    names = {stages.name(stage) for stage in stages.wanted(make("-n", "-m"))}
+    assert "ssh" not in names
+    assert "cpu_pinning" in names
+
+
+def test_sysctl_values_have_no_quotes() -> None:
+    values = sysctl.settings()
+    assert len(values) > 15
+    for key, value in values.items():
+        assert all(part for part in key.split("."))
+        assert not set("\"'\n=") & set(key + value)
+        assert all(part.isdigit() for part in value.split())
+
+
+def test_a_missing_directory_may_be_made_later(tmp_path: Path) -> None:
+    made = make("-c", str(tmp_path / "a/b"), "-w", str(tmp_path / "c"))
+    assert made.cache_dir == tmp_path / "a/b"
+    assert not os.path.lexists(tmp_path / "a")
