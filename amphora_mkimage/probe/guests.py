@@ -1,0 +1,96 @@
+"""Can this host look into images with libguestfs, and boot them in qemu?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from amphora_mkimage import accelerator, process
+from amphora_mkimage.boot import firmware
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.probe.outcome import Outcome, Result
+from amphora_mkimage.probe.trial import attempt
+
+_DEADLINE = 60.0
+_LAUNCH_DEADLINE = 300.0  # 14 to 33 s under emulation on an idle machine
+
+
+def guestfs_module(_console: Console) -> Outcome:
+    """Import libguestfs' binding and make a handle."""
+    try:
+        version = attempt(_guestfs_version, _DEADLINE)
+    except ImportError as error:
+        remedy = "install the package python3-guestfs; a virtual environment needs --system-site-packages to see it"
+        return Outcome(Result.MISSING, f"cannot import guestfs: {error}", remedy)
+    return Outcome(Result.OK, f"libguestfs {version}")
+
+
+def appliance_kernel(console: Console) -> Outcome:
+    """Let supermin make an appliance of next to nothing, which needs a kernel with modules that we may read."""
+    install = "as root: apt install linux-image-cloud-amd64"
+    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as name:
+        directory = Path(name)
+        (directory / "in").mkdir()
+        (directory / "in/hostfiles").write_text("/usr\n/usr/lib\n/lib\n", encoding="ascii")
+        argv = ["supermin", "--build", "--format", "ext2", "--host-cpu", platform.machine(), str(directory / "in")]
+        argv += ["-o", str(directory / "out")]
+        try:
+            process.run(argv, console, what="supermin finds no kernel", deadline=_DEADLINE)
+        except HostError:
+            return Outcome(Result.MISSING, "supermin is not installed", "install the packages supermin, libguestfs0")
+        except MkimageError as error:
+            evidence = next((line for line in error.tail if line.startswith("supermin: ")), error.what)
+            remedy = f"{install}, or name a kernel and its modules in SUPERMIN_KERNEL and SUPERMIN_MODULES"
+            return Outcome(Result.MISSING, evidence, remedy)
+        # supermin only links to the kernel; qemu is what cannot read it then. Ubuntu makes them 0600 (LP: #759725).
+        kernel = (directory / "out/kernel").resolve()
+        if not os.access(kernel, os.R_OK):
+            remedy = f"as root: chmod 0644 {kernel}, or name a readable copy of it in SUPERMIN_KERNEL"
+            return Outcome(Result.MISSING, f"{kernel} is not readable for this user", remedy)
+    return Outcome(Result.OK, str(kernel))
+
+
+def virtualisation(console: Console) -> Outcome:
+    """Find out by a trial boot whether guests run under KVM or are emulated."""
+    chosen = accelerator.choose(console)
+    return Outcome(Result.OK if chosen.kvm else Result.LIMITED, str(chosen), chosen.remedy)
+
+
+def uefi_firmware(_console: Console) -> Outcome:
+    """Look for the firmware that ``boot --uefi`` would use."""
+    try:
+        found = firmware.find()
+    except HostError as error:
+        return Outcome(Result.LIMITED, f"{error.what}: only BIOS boots can be tried", error.remedy)
+    return Outcome(Result.OK, str(found.code))
+
+
+def launch(console: Console) -> Outcome:
+    """Start libguestfs' appliance as ``verify`` does."""
+    variables = accelerator.prepare_libguestfs(accelerator.choose(console))
+    try:
+        attempt(lambda: _launch(variables), _LAUNCH_DEADLINE)
+    except (RuntimeError, ImportError) as error:
+        return Outcome(Result.MISSING, f"the appliance does not start: {error}", "run libguestfs-test-tool")
+    return Outcome(Result.OK, "the appliance starts")
+
+
+def _guestfs_version() -> str:
+    import guestfs  # noqa: PLC0415 (only to be loaded here: a broken library may crash the process)
+
+    version = guestfs.GuestFS(python_return_dict=True).version()
+    return ".".join(str(version[part]) for part in ("major", "minor", "release"))
+
+
+def _launch(variables: dict[str, str]) -> None:
+    import guestfs  # noqa: PLC0415 (as above)
+
+    os.environ.update(variables)
+    handle = guestfs.GuestFS(python_return_dict=True)
+    handle.add_drive_scratch(1 << 20)
+    handle.launch()
+    handle.shutdown()
+    handle.close()

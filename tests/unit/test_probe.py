@@ -1,0 +1,393 @@
+"""What ``check`` finds: on this host, as a user without privileges, and where something was taken away for real."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import json
+import os
+import platform
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amphora_mkimage import process
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.guest import userns
+from amphora_mkimage.probe import guests, namespaces, resources, tools
+from amphora_mkimage.probe.command import CHECKS, Check, blockers, probes, render
+from amphora_mkimage.probe.outcome import Need, Outcome, Probe, Result
+from amphora_mkimage.probe.trial import attempt
+
+ROOT = Path(__file__).resolve().parents[2]
+_UNSHARE = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "true"]
+needs_namespaces = pytest.mark.skipif(
+    subprocess.run(_UNSHARE, capture_output=True, check=False).returncode != 0, reason="needs user namespaces"
+)
+needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("useradd") is None, reason="needs root to add users")
+TOOLS = {tool.name: tool for tool in tools.TOOLS}
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(io.StringIO())
+
+
+@pytest.fixture
+def farm(tmp_path: Path) -> Path:
+    """A directory of links to all programs of this host, to take one away from."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    for place in ("/usr/local/bin", "/usr/bin", "/bin"):
+        for program in Path(place).glob("*"):
+            if not (directory / program.name).is_symlink():
+                (directory / program.name).symlink_to(program)
+    return directory
+
+
+def check(*argv: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    words = [sys.executable, "-m", "amphora_mkimage", "check"]
+    return subprocess.run([*argv, *words, "--json"], capture_output=True, text=True, cwd=cwd, env=env, check=False)
+
+
+def by_name(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.stdout, done.stderr
+    return {probe["name"]: probe for probe in json.loads(done.stdout)["probes"]}
+
+
+# --- the whole command -------------------------------------------------------------------------------------------
+
+
+def test_everything_is_probed_here_and_the_status_says_whether_one_can_build(tmp_path: Path) -> None:
+    done = check(cwd=tmp_path)
+    found = by_name(done)
+    assert list(found) == [row.name for row in CHECKS]
+    assert all(probe["result"] != "failed" for probe in found.values()), found
+    assert all(probe["reason"] for probe in found.values())
+    assert all(probe["remedy"] for probe in found.values() if probe["result"] == "missing"), found
+    assert done.returncode == (0 if json.loads(done.stdout)["build"] else 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_has_a_line_for_each_probe_and_the_verdicts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "amphora_mkimage", "check"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    head, _, verdicts = done.stdout.rpartition("\n\n")
+    assert [line.split(":")[0] for line in verdicts.splitlines()] == ["build", "verify", "boot"]
+    lines = [line for line in head.splitlines() if not line.startswith(" ")]
+    assert len(lines) == len(CHECKS)
+    assert all(row.name in line for row, line in zip(CHECKS, lines, strict=True))
+
+
+def test_a_path_without_a_build_tool_names_its_package(tmp_path: Path, farm: Path) -> None:
+    (farm / "zstd").unlink()
+    done = check(cwd=tmp_path, PATH=str(farm))
+    found = by_name(done)
+    assert found["zstd"]["result"] == "missing"
+    assert found["zstd"]["reason"] == "zstd is not installed"
+    assert found["zstd"]["remedy"] == "install the package zstd"
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["build"] is False
+
+
+def test_what_only_boots_need_does_not_forbid_building(tmp_path: Path, farm: Path, console: Console) -> None:
+    (farm / "xorriso").unlink()
+    done = check(cwd=tmp_path, PATH=str(farm))
+    assert by_name(done)["xorriso"]["result"] == "missing"
+    report = json.loads(done.stdout)
+    assert report["boot"] is False
+    assert done.returncode == (0 if report["build"] else 2)
+
+
+# --- users without privileges ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def user() -> Iterator[str]:
+    """A new user, of whom nothing is left afterwards. System users get no subordinate ids (useradd(8))."""
+    name = f"mkimage-test-{os.getpid()}"
+    subprocess.run(["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", name], check=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["userdel", name], check=True)
+        assert name not in Path("/etc/passwd").read_text() + Path("/etc/subuid").read_text()
+
+
+@pytest.fixture
+def theirs(user: str) -> Iterator[Path]:
+    """A directory of that user's, outside pytest's own, which nobody else may enter."""
+    directory = Path(subprocess.check_output(["mktemp", "-d", "/tmp/mkimage-test-XXXXXX"], text=True).strip())
+    shutil.chown(directory, user, user)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def check_as(user: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    become = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all"]
+    home = {"HOME": str(directory), "TMPDIR": str(directory), "XDG_RUNTIME_DIR": "", "XDG_CACHE_HOME": ""}
+    return check(*become, cwd=directory, **home, **variables)
+
+
+@needs_root
+def test_a_user_without_subordinate_ids_cannot_build_and_learns_why(user: str, theirs: Path) -> None:
+    done = check_as(user, theirs)
+    found = by_name(done)
+    assert found["user namespaces"]["result"] == "missing"
+    assert "/etc/subuid" in found["user namespaces"]["reason"]
+    assert f"usermod --add-subuids 100000-165535 {user}" in found["user namespaces"]["remedy"]
+    assert found["openat2"]["result"] == "ok"
+    assert done.returncode == 2
+
+
+@needs_root
+@needs_namespaces
+@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap")
+def test_a_user_with_subordinate_ids_can_be_root(user: str, theirs: Path, farm: Path) -> None:
+    ids = ["--add-subuids", "2000000000-2000065535", "--add-subgids", "2000000000-2000065535"]
+    subprocess.run(["usermod", *ids, user], check=True)
+    found = by_name(check_as(user, theirs))
+    assert found["user namespaces"]["result"] == "ok", found["user namespaces"]
+    assert "newuidmap" in found["user namespaces"]["reason"]
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("supermin") is None, reason="needs supermin")
+def test_a_kernel_that_the_user_may_not_read_is_named(user: str, theirs: Path) -> None:
+    kernel = next((k for k in Path("/boot").glob("vmlinuz-*") if (Path("/lib/modules") / k.name[8:]).is_dir()), None)
+    if kernel is None:
+        pytest.skip("needs a kernel with modules")
+    mine = theirs / kernel.name
+    shutil.copyfile(kernel, mine)
+    mine.chmod(0o600)
+    modules = f"/lib/modules/{kernel.name[8:]}"
+    done = check_as(user, theirs, SUPERMIN_KERNEL=str(mine), SUPERMIN_MODULES=modules)
+    found = by_name(done)["appliance kernel"]
+    assert found["result"] == "missing"
+    assert str(mine) in found["reason"] or "ermission denied" in found["reason"], found
+    assert "SUPERMIN_KERNEL" in found["remedy"]
+    assert "appliance kernel" in blockers([Probe("appliance kernel", (Need.VERIFY,), Result.MISSING, "")], Need.VERIFY)
+
+
+# --- namespaces that are refused for real, in a namespace of the test's ------------------------------------------
+
+
+def refused(console: Console) -> Outcome:
+    return namespaces.user_namespaces(console)
+
+
+@needs_namespaces
+def test_namespaces_used_up(console: Console) -> None:
+    def without() -> Outcome:
+        Path("/proc/sys/user/max_user_namespaces").write_text("0")  # of this namespace, not of the host
+        return refused(console)
+
+    outcome = userns.run(without)
+    assert outcome.result == Result.MISSING
+    assert "user.max_user_namespaces is 0" in outcome.reason
+    assert outcome.remedy.endswith("sysctl user.max_user_namespaces=15000")
+
+
+@needs_namespaces
+def test_a_masked_proc_is_recognised(console: Console) -> None:
+    def masked() -> Outcome:
+        # As container engines do. The kernel then refuses a new proc to namespaces below (mount_too_revealing).
+        userns.mount("proc", Path("/proc"), "proc")
+        userns.mount("tmpfs", Path("/proc/acpi" if Path("/proc/acpi").is_dir() else "/proc/tty"), "tmpfs")
+        return refused(console)
+
+    outcome = userns.run(masked)
+    assert outcome.result == Result.MISSING
+    assert outcome.reason.startswith("cannot mount proc: ")
+    assert "systempaths=unconfined" in outcome.remedy
+    assert "unmask=ALL" in outcome.remedy
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
+@pytest.mark.parametrize(("number", "name"), [(272, "namespaces"), (437, "openat2")])
+def test_a_seccomp_filter_is_recognised(console: Console, number: int, name: str) -> None:
+    def filtered() -> Outcome:
+        forbid(number)
+        return refused(console) if name == "namespaces" else namespaces.openat2(console)
+
+    outcome = attempt(filtered, 60)
+    assert outcome.result == Result.MISSING
+    assert "seccomp" in outcome.reason + outcome.remedy
+    assert os.strerror(errno.EPERM) in outcome.reason
+
+
+def forbid(number: int) -> None:
+    """Let a system call fail with EPERM in this process and its children, for good (seccomp(2))."""
+    program = b"".join(
+        struct.pack("=HBBI", *instruction)
+        for instruction in (
+            (0x20, 0, 0, 0),  # load the number of the call
+            (0x15, 0, 1, number),  # is it the one?
+            (0x06, 0, 0, 0x00050000 | errno.EPERM),  # SECCOMP_RET_ERRNO
+            (0x06, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+        )
+    )
+    buffer = ctypes.create_string_buffer(program)
+    header = struct.pack("@HP", 4, ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, header, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
+
+
+@needs_namespaces
+def test_every_step_of_a_build_is_tried_here(console: Console) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("depends on the user's subordinate ids")
+    outcome = refused(console)
+    assert outcome.result == Result.OK, outcome
+
+
+# --- tools -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mmdebstrap", "apt-get", "dpkg-deb", "tar", "mcopy", "qemu-img", "openssl"])
+def test_a_missing_tool(name: str, farm: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    (farm / name).unlink(missing_ok=True)
+    monkeypatch.setenv("PATH", str(farm))
+    outcome = TOOLS[name].probe(console)
+    assert outcome == Outcome(Result.MISSING, f"{name} is not installed", f"install the package {TOOLS[name].package}")
+
+
+@pytest.mark.parametrize("name", ["mke2fs", "qemu-img", "sfdisk", "mkfs.vfat", "tar"])
+def test_a_tool_that_does_not_do_its_work(
+    name: str, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / name
+    program.write_text("#!/bin/sh\necho 'Bad option(s) specified: assume_storage_prezeroed' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    outcome = TOOLS[name].probe(console)
+    assert outcome.result == Result.MISSING
+    assert "Bad option(s) specified" in outcome.reason
+    assert outcome.remedy
+
+
+def test_a_missing_keyring_is_a_limit_as_long_as_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {name: probe(Console(io.StringIO())) for name, probe in tools.keyrings()}
+    there = [base for base in tools.BASES.values() if Path(base.keyring).exists()]
+    for base in tools.BASES.values():
+        expected = Result.OK if base in there else Result.LIMITED if there else Result.MISSING
+        assert found[f"{base.distribution} keyring"].result == expected
+        assert expected == Result.OK or base.keyring_package in found[f"{base.distribution} keyring"].remedy
+
+
+# --- resources and guests ----------------------------------------------------------------------------------------
+
+
+def test_limits_of_control_groups_count_on_every_level(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    for name, text in (
+        ("a/b/memory.max", "max"),
+        ("a/memory.max", "1073741824"),
+        ("memory/x/memory.limit_in_bytes", "7"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    membership.write_text("0::/a/b\n")
+    assert list(resources.memory_limits(membership, tmp_path)) == [1 << 30]
+    membership.write_text("5:cpuset:/x\n4:cpu,memory:/x/of/the/host\n")
+    assert list(resources.memory_limits(membership, tmp_path)) == [7]
+    membership.write_text("0::/elsewhere\n")
+    assert list(resources.memory_limits(membership, tmp_path)) == []
+
+
+def test_a_filesystem_without_unnamed_files_is_a_limit(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/proc")
+    assert resources.unnamed_files(console).result == Result.LIMITED
+
+
+def test_unnamed_files_leave_nothing(console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resources.unnamed_files(console).result == Result.OK
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("supermin") is None, reason="needs supermin")
+def test_an_appliance_without_a_kernel(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERMIN_KERNEL", "/nonexistent/vmlinuz")
+    outcome = guests.appliance_kernel(console)
+    assert outcome.result == Result.MISSING
+    assert "linux-image-cloud-amd64" in outcome.remedy or "chmod" in outcome.remedy
+
+
+# --- machinery ---------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_that_breaks_is_reported_and_the_next_one_runs(console: Console) -> None:
+    def broken(_console: Console) -> Outcome:
+        raise ZeroDivisionError("by nothing")
+
+    def lacking(_console: Console) -> Outcome:
+        raise HostError("no such thing", "get one")
+
+    rows = [Check("a", (Need.BUILD,), broken), Check("b", (Need.BOOT,), lacking)]
+    first, second = probes(rows, console)
+    assert first.result == Result.FAILED
+    assert "ZeroDivisionError: by nothing" in first.reason
+    assert (second.result, second.reason, second.remedy) == (Result.MISSING, "no such thing", "get one")
+    assert blockers([first, second], Need.BUILD) == ["a"]
+    assert blockers([first, second], Need.BOOT) == ["b"]
+    assert render(second).splitlines()[1].strip() == "what to do: get one"
+
+
+def test_a_trial_that_hangs_ends_with_what_it_started(tmp_path: Path) -> None:
+    def hang() -> None:
+        process.run(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"], Console(io.StringIO()), what="sleep")
+
+    with pytest.raises(MkimageError, match="did not end within 1 s"):
+        attempt(hang, 1)
+    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
+
+
+def test_a_trial_that_cannot_be_interrupted_is_killed() -> None:
+    def stubborn() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        time.sleep(1000)
+
+    with pytest.raises(MkimageError, match="did not end within 0 s"):
+        attempt(stubborn, 0.1)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_trial_that_crashes_is_told_with_what_it_printed() -> None:
+    def crash() -> None:
+        os.write(2, b"last words\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(MkimageError, match="SIGKILL") as caught:
+        attempt(crash, 60)
+    assert "last words" in caught.value.tail
+
+
+def test_what_a_trial_returns_and_raises_comes_back() -> None:
+    assert attempt(lambda: {"pid": os.getpid()}, 60)["pid"] != os.getpid()
+    with pytest.raises(OSError, match="No such file") as caught:
+        attempt(lambda: os.open("/nonexistent", os.O_RDONLY), 60)
+    assert caught.value.errno == errno.ENOENT
+    with pytest.raises(RuntimeError, match="KeyError"):
+        attempt(lambda: {}["x"], 60)
