@@ -46,7 +46,7 @@ def run(guest: Guest, request: Request) -> None:
     # Empty, not "uninitialized": with that word systemd applies presets at the first boot, which
     # would switch services on and off again (machine-id(5)).
     put(guest, "/etc/machine-id", b"", 0o444)
-    # What systemd would do on the first boot after an update of /usr (ldconfig, hwdb, catalog) was done by the packages.
+    # What systemd does on the first boot after an update of /usr (ldconfig, hwdb) was done by the packages.
     guest.command(["touch", "-r", "/usr", "/etc/.updated", "/var/.updated"])
     for name in guest.find("/var/log"):
         if guest.is_file(f"/var/log/{name}"):
