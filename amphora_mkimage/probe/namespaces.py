@@ -33,15 +33,19 @@ _ENTER = "enter new namespaces"
 
 def user_namespaces(_console: Console) -> Outcome:
     """Be root with real ids in new namespaces; mount, own and mark files there."""
-    id_map = userns.plan_id_map()
+    try:
+        id_map = userns.plan_id_map()
+    except KeyError:  # from pwd: containers run under any id
+        reason = f"user id {os.getuid()} has no name, and subordinate ids belong to names"
+        return Outcome(Result.MISSING, reason, "run as a user of /etc/passwd")
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
         act = functools.partial(_act_as_root, Path(directory))
         try:
             refused = attempt(lambda: userns.run(act, id_map=id_map), _DEADLINE)
         except MkimageError as error:
-            # Where the very first mount is refused, there is a traceback and no answer.
-            evidence = next((line for line in reversed(error.tail) if "Error:" in line), "")
-            refused = (_ENTER, f"{error.what}: {evidence}" if evidence else error.what)
+            # Where the very first mount is refused (AppArmor does that), there is no answer, only a traceback.
+            evidence = next((line for line in reversed(error.tail) if "Error: " in line), "")
+            refused = (_ENTER, evidence.partition("Error: ")[2] or error.what)
     if refused is None:
         how = "written directly" if id_map.privileged else "by newuidmap"
         reason = f"{userns.IDS} ids ({how}); mounts, owners, setuid bits and file capabilities work"

@@ -45,6 +45,8 @@ class Tool:
                 attempt(lambda: self.use(Path(directory), console), _DEADLINE)
             except HostError as error:
                 return Outcome(Result.MISSING, error.what.rpartition(": ")[2], f"install the package {self.package}")
+            except BrokenPipeError:
+                return Outcome(Result.MISSING, "it ended before it read its input", f"reinstall {self.package}")
             except MkimageError as error:
                 evidence = f" ({error.tail[-1].strip()})" if error.tail else ""
                 remedy = error.remedy if self.too_old == "" else self.too_old

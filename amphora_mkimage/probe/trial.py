@@ -44,15 +44,18 @@ def attempt(function: Callable[[], T], deadline: float) -> T:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
-        if data is None:
-            raise MkimageError(_late(deadline), tail=_tail(printed))
-        if not data:
-            raise MkimageError(f"the trial {_ending(status)}", tail=_tail(printed))
+        tail = _tail(printed)
+    if data is None:
+        raise MkimageError(_late(deadline), tail=tail)
+    if not data:
+        raise MkimageError(f"the trial {_ending(status)}", tail=tail)
     # The peer is our own forked child, so the pickle is as trusted as this process.
     good, value = pickle.loads(data)  # noqa: S301
-    if not good:
-        raise cast(Exception, value)
-    return cast(T, value)
+    if good:
+        return cast(T, value)
+    if isinstance(value, MkimageError) and not value.tail:
+        value.tail = tuple(tail)
+    raise cast(Exception, value)
 
 
 def _child(function: Callable[[], object], deadline: float, write: int, printed: IO[bytes]) -> NoReturn:

@@ -223,11 +223,11 @@ def test_a_masked_proc_is_recognised(console: Console) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
-@pytest.mark.parametrize(("number", "name"), [(272, "namespaces"), (437, "openat2")])
-def test_a_seccomp_filter_is_recognised(console: Console, number: int, name: str) -> None:
+@pytest.mark.parametrize("call", ["unshare", "mount", "openat2"])
+def test_a_seccomp_filter_is_recognised(console: Console, call: str) -> None:
     def filtered() -> Outcome:
-        forbid(number)
-        return refused(console) if name == "namespaces" else namespaces.openat2(console)
+        forbid({"mount": 165, "unshare": 272, "openat2": 437}[call])
+        return namespaces.openat2(console) if call == "openat2" else refused(console)
 
     outcome = attempt(filtered, 60)
     assert outcome.result == Result.MISSING
@@ -251,6 +251,17 @@ def forbid(number: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
     assert libc.prctl(22, 2, header, 0, 0) == 0, os.strerror(ctypes.get_errno())  # PR_SET_SECCOMP
+
+
+@needs_root
+def test_a_user_without_a_name_learns_why(console: Console) -> None:
+    def nameless() -> Outcome:
+        os.setuid(1999999999)
+        return refused(console)
+
+    outcome = attempt(nameless, 60)
+    assert outcome.result == Result.MISSING
+    assert "user id 1999999999 has no name" in outcome.reason
 
 
 @needs_namespaces
@@ -277,12 +288,25 @@ def test_a_tool_that_does_not_do_its_work(
     name: str, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / name
-    program.write_text("#!/bin/sh\necho 'Bad option(s) specified: assume_storage_prezeroed' >&2\nexit 1\n")
+    program.write_text(
+        "#!/bin/sh\ncat >/dev/null\necho 'Bad option(s) specified: assume_storage_prezeroed' >&2\nexit 1\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     outcome = TOOLS[name].probe(console)
     assert outcome.result == Result.MISSING
     assert "Bad option(s) specified" in outcome.reason
+    assert outcome.remedy
+
+
+@pytest.mark.parametrize("name", ["sfdisk", "qemu-system-x86_64"])
+def test_a_tool_that_does_not_even_read(
+    name: str, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).symlink_to("/bin/false")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    outcome = TOOLS[name].probe(console)  # whether our write or its end comes first is chance
+    assert outcome.result == Result.MISSING
     assert outcome.remedy
 
 
