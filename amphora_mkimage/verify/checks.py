@@ -1,0 +1,58 @@
+"""The table of checks, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from amphora_mkimage.verify import (
+    agent_checks,
+    boot_checks,
+    configuration_checks,
+    disk_checks,
+    kernel_checks,
+    leak_checks,
+    package_checks,
+    service_checks,
+)
+from amphora_mkimage.verify.result import Check, Finding, Outcome, fail, not_applicable
+from amphora_mkimage.verify.subject import Subject
+from amphora_mkimage.verify.tree import TreeError
+
+CHECKS: tuple[Check, ...] = (
+    *disk_checks.CHECKS,
+    *boot_checks.CHECKS,
+    *kernel_checks.CHECKS,
+    *package_checks.CHECKS,
+    *configuration_checks.CHECKS,
+    *service_checks.CHECKS,
+    *agent_checks.CHECKS,
+    *leak_checks.CHECKS,
+)
+
+
+def run_all(subject: Subject) -> list[Outcome]:
+    """Run every check; none stops another."""
+    return [Outcome(check, tuple(_run(check, subject))) for check in CHECKS]
+
+
+def _run(check: Check, subject: Subject) -> Iterator[Finding]:
+    reason = _hindrance(check, subject)
+    if reason:
+        yield not_applicable(reason)
+        return
+    try:
+        yield from check.function(subject)
+    except TreeError as error:
+        # What cannot be read cannot be right; the other checks go on.
+        yield fail(f"could not be checked: {error.what}")
+
+
+def _hindrance(check: Check, subject: Subject) -> str:
+    """Tell why a check has nothing to look at, or ""."""
+    if check.disk and not subject.image.is_disk:
+        return "a root filesystem for containers has none"
+    if subject.image.refusal and (check.disk or check.guest or check.group == "disk"):
+        return "not looked at"
+    if check.guest and subject.root is None:
+        return "there is not exactly one operating system"
+    return ""

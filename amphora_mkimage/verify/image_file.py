@@ -1,0 +1,194 @@
+"""The image as a file of this host: its format, its size, and whether it is safe to open.
+
+A disk image can make qemu open other files: a qcow2 names a backing file or an external data file, a VMDK its extents.
+From an image that somebody else made that is a way to read this host's files (CVE-2024-32498, CVE-2024-4467), so the
+header is read here first, and what names another file is reported and never given to qemu.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import BadValueError, HostError, MkimageError
+from amphora_mkimage.process import run
+
+GIB = 1 << 30
+_QEMU_IMG_SECONDS = 300.0
+_INCOMPATIBLE_DATA_FILE = 1 << 2  # qemu, docs/interop/qcow2.txt, "incompatible_features"
+_INCOMPATIBLE_EXTENDED_L2 = 1 << 4
+_REFUSED = {
+    b"\x1f\x8b": "is compressed with gzip; decompress it first",
+    b"\xfd7zXZ": "is compressed with xz; decompress it first",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; decompress it first",
+    b"BZh": "is compressed with bzip2; decompress it first",
+    b"PK\x03\x04": "is a zip archive",
+    b"KDMV": "is a VMDK; convert it with `qemu-img convert -O qcow2`",
+    b"# Disk DescriptorFile": "is a VMDK; convert it with `qemu-img convert -O qcow2`",
+    b"<<< ": "is a VDI; convert it with `qemu-img convert -O qcow2`",
+    b"vhdxfile": "is a VHDX; convert it with `qemu-img convert -O qcow2`",
+    b"\x7fELF": "is a program",
+}
+
+
+@dataclass(frozen=True)
+class Qcow2:
+    """What a qcow2's header says that matters to us."""
+
+    version: int
+    backing_file: str
+    data_file: bool
+    encrypted: bool
+    extended_l2: bool
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image.
+
+    :param format: "qcow2", "raw", "vhd" or "tar"
+    :param virtual_size: bytes of the disk that a guest sees; of a tar, its own size
+    :param refusal: why it was not opened any further, or ""
+    :param damage: what qemu-img's check found, one line each
+    """
+
+    path: Path
+    format: str
+    virtual_size: int
+    size: int
+    qcow2: Qcow2 | None = None
+    refusal: str = ""
+    damage: tuple[str, ...] = field(default=())
+
+    @property
+    def is_disk(self) -> bool:
+        """Tell a disk from a tar."""
+        return self.format != "tar"
+
+    @property
+    def qemu_format(self) -> str:
+        """The name that qemu has for the format."""
+        return {"vhd": "vpc"}.get(self.format, self.format)
+
+
+def identify(path: Path, console: Console) -> ImageFile:
+    """Look at a file's own bytes, and let qemu-img look when that is safe.
+
+    :raises BadValueError: there is no such file, or it cannot be read
+    :raises MkimageError: it is no image
+    :raises HostError: qemu-img is missing
+    """
+    try:
+        if not path.is_file():
+            raise BadValueError(f"{path} is no file" if path.exists() else f"{path} does not exist")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(64 << 10)
+            file.seek(max(0, size - 512))
+            tail = file.read(512)
+    except OSError as error:
+        raise BadValueError(f"cannot read {path}: {error.strerror}") from error
+    kind = _kind(path, size, head, tail)
+    if kind == "tar":
+        return ImageFile(path, "tar", size, size)
+    header = _qcow2(head, path) if kind == "qcow2" else None
+    refusal = _refusal(header)
+    if refusal:
+        return ImageFile(path, kind, struct.unpack_from(">Q", head, 24)[0], size, header, refusal)
+    return _ask_qemu(ImageFile(path, kind, size, size, header), console)
+
+
+def _kind(path: Path, size: int, head: bytes, tail: bytes) -> str:
+    if size == 0:
+        raise MkimageError(f"{path} is empty")
+    if head.startswith(b"QFI\xfb"):
+        return "qcow2"
+    if head.startswith(b"conectix") or tail.startswith(b"conectix"):  # a fixed VHD has its footer only
+        return "vhd"
+    if head[257:262] == b"ustar":
+        return "tar"
+    for magic, what in _REFUSED.items():
+        if head.startswith(magic):
+            raise MkimageError(f"{path} is no amphora image: it {what}")
+    if head[0x8001:0x8006] == b"CD001" and head[510:512] != b"\x55\xaa":
+        raise MkimageError(f"{path} is no amphora image: it is a CD image")
+    if size % 512 or size < 1 << 20:
+        raise MkimageError(f"{path} is no disk image: {size} bytes is the size of no disk")
+    return "raw"
+
+
+def _qcow2(head: bytes, path: Path) -> Qcow2:
+    if len(head) < 104:
+        raise MkimageError(f"{path} is a qcow2 that ends inside its header", "build or download it again")
+    version, backing_offset, backing_size = struct.unpack_from(">IQI", head, 4)
+    features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 else 0
+    return Qcow2(
+        version=version,
+        # An offset alone makes it a file with a backing file to qemu; the name may lie beyond what we read.
+        backing_file=head[backing_offset : backing_offset + min(backing_size, 1023)].decode(errors="replace") or "?"
+        if backing_offset
+        else "",
+        data_file=bool(features & _INCOMPATIBLE_DATA_FILE),
+        encrypted=struct.unpack_from(">I", head, 32)[0] != 0,
+        extended_l2=bool(features & _INCOMPATIBLE_EXTENDED_L2),
+    )
+
+
+def _refusal(header: Qcow2 | None) -> str:
+    if header is None:
+        return ""
+    if header.backing_file:
+        return f"it is an overlay over another file, {header.backing_file!r}"
+    if header.data_file:
+        return "its data lies in another file"
+    return "it is encrypted" if header.encrypted else ""
+
+
+def _ask_qemu(image: ImageFile, console: Console) -> ImageFile:
+    """Let qemu-img tell the virtual size and check the file's structure."""
+    facts = _qemu_img("info", image, console)
+    try:
+        virtual_size = int(facts["virtual-size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MkimageError(f"{image.path}: qemu-img does not tell its virtual size") from error
+    damage: tuple[str, ...] = ()
+    if image.format == "qcow2":
+        damage = _damage(_qemu_img("check", image, console, fails=True))
+    return ImageFile(image.path, image.format, virtual_size, image.size, image.qcow2, damage=damage)
+
+
+def _damage(report: dict[str, Any]) -> tuple[str, ...]:
+    counts = {key: report.get(key) for key in ("corruptions", "check-errors")}
+    return tuple(f"{count} {key.replace('-', ' ')}" for key, count in counts.items() if count)
+
+
+def _qemu_img(command: str, image: ImageFile, console: Console, *, fails: bool = False) -> dict[str, Any]:
+    """Run qemu-img on the image and read its JSON.
+
+    :param fails: a status that is not 0 is a result, too
+    """
+    argv = ["qemu-img", command, "--output=json", "-f", image.qemu_format, str(image.path.resolve())]
+    if shutil.which("prlimit"):
+        # As Nova does: a crafted image may make qemu-img take all memory or never end.
+        argv = ["prlimit", f"--as={8 * GIB}", "--cpu=120", *argv]
+    what = f"{image.path} cannot be read as {image.format}"
+    try:
+        printed = run(argv, console, what=what, remedy="build or download it again", deadline=_QEMU_IMG_SECONDS)
+    except HostError:
+        raise
+    except MkimageError as error:
+        printed = "\n".join(error.tail)
+        if shutil.which("qemu-img") is None:
+            raise HostError("qemu-img is not installed", "install qemu-utils") from error
+        if not fails or "{" not in printed:
+            raise
+    try:
+        report = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])
+    except ValueError as error:
+        raise MkimageError(f"{what}: qemu-img's answer makes no sense", tail=printed.splitlines()[-10:]) from error
+    return report if isinstance(report, dict) else {}

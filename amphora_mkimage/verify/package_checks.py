@@ -1,0 +1,202 @@
+"""Packages and programs: everything that the agent calls, completely installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from amphora_mkimage.verify.result import Check, Finding, fail, info, passed, some, warn
+from amphora_mkimage.verify.subject import DEBIAN_FAMILY, RPM_FAMILY, Subject
+
+#: /1.0/info asks the package database for these and answers 500 when one is missing (amphora.md 0, item 4).
+_ASKED_BY_THE_AGENT = ("haproxy", "keepalived", "ipvsadm")
+
+#: Packages that an amphora cannot do without, by family; alternatives are separated by "|" (amphora.md 2.2).
+_REQUIRED = {
+    "debian": (
+        "cloud-init",
+        "cryptsetup-bin",
+        "e2fsprogs",
+        "iproute2",
+        "iputils-ping",
+        "kmod",
+        "mawk|gawk|original-awk",
+        "procps",
+        "python3",
+        "rsyslog",
+        "systemd-sysv",
+        "udev",
+    ),
+    "rpm": (
+        "NetworkManager",
+        "cloud-init",
+        "cryptsetup",
+        "e2fsprogs",
+        "gawk",
+        "iproute",
+        "iputils",
+        "kmod",
+        "procps-ng",
+        "python3|python3.11|python3.12",
+        "rsyslog",
+        "systemd",
+    ),
+}
+#: Packages whose absence costs something, and what.
+_WANTED = {
+    "debian": {
+        "ca-certificates": "TLS connections cannot be verified",
+        "cloud-guest-utils": "the root does not grow to the flavor's disk",
+        "dbus": "systemctl works for root only in part",
+        "logrotate": "HAProxy's logs fill the disk",
+        "netbase": "programs know no protocol names",
+    },
+    "rpm": {
+        "ca-certificates": "TLS connections cannot be verified",
+        "cloud-utils-growpart": "the root does not grow to the flavor's disk",
+        "logrotate": "HAProxy's logs fill the disk",
+    },
+}
+_KERNELS = {"debian": r"linux-image-\d", "rpm": r"kernel(-core|-64k-core)?$"}
+_BUILD_TOOLS = r"(?:gcc|g\+\+|gcc-c\+\+|cpp|make|git|automake|build-essential)(?:-\d+)?|.*-dev(?:el)?"
+
+#: Programs by name, or by path where the agent or a unit uses the path (amphora.md 2.11 item 3).
+_PROGRAMS = (
+    "/usr/sbin/haproxy",
+    "/usr/sbin/keepalived",
+    "ipvsadm",
+    "/sbin/ip",
+    "/sbin/sysctl",
+    "/sbin/modprobe",
+    "/usr/bin/sort",
+    "/usr/bin/join",
+    "awk",
+    "systemctl",
+    "cryptsetup",
+    "mkfs.ext2",
+    "mount",
+    "umount",
+    "ping",
+)
+
+
+def distribution(subject: Subject) -> Iterator[Finding]:
+    """Check that the agent knows this distribution; it refuses to start on any other."""
+    name = subject.os_release.get("ID", "")
+    if name not in (*DEBIAN_FAMILY, *RPM_FAMILY):
+        known = ", ".join((*DEBIAN_FAMILY, *RPM_FAMILY))
+        yield fail(f"os-release has ID={name or '(none)'}, on which the agent does not start", f"it knows {known}")
+    expected, codename = subject.expected.release, subject.os_release.get("VERSION_CODENAME", "")
+    version = subject.os_release.get("VERSION_ID", "")
+    named = {codename, version, f"{version}-stream", "stable", "testing", "unstable", "sid"}
+    if expected and codename and expected not in named:
+        yield fail(f"it is {codename}, but the manifest says {expected}")
+    yield passed(subject.os_release.get("PRETTY_NAME", name))
+
+
+def database(subject: Subject) -> Iterator[Finding]:
+    """Ask for a package database."""
+    if subject.packages_problem:
+        yield fail(subject.packages_problem, "the agent's /1.0/info needs dpkg or rpm to answer")
+    else:
+        yield passed(f"{len(subject.packages)} packages")
+
+
+def required(subject: Subject) -> Iterator[Finding]:
+    """Look for every package that an amphora needs."""
+    if not subject.packages:
+        yield fail("not known: there is no list of packages")
+        return
+    for name in _ASKED_BY_THE_AGENT:
+        if name not in subject.packages:
+            yield fail(f"{name} is not in the package database", "install the distribution's package")
+    for alternatives in _required(subject):
+        if not any(name in subject.packages for name in alternatives.split("|")):
+            yield fail(f"{alternatives.replace('|', ' or ')} is not installed")
+    for name, cost in _WANTED.get(subject.family, {}).items():
+        if name not in subject.packages:
+            yield warn(f"{name} is not installed: {cost}")
+    kernel = _KERNELS.get(subject.family)
+    if subject.disk and kernel and not any(re.match(kernel, name) for name in subject.packages):
+        yield fail("no kernel package is installed")
+
+
+def _required(subject: Subject) -> list[str]:
+    wanted = [*_REQUIRED.get(subject.family, ())]
+    wanted += ["openssh-server"] if subject.expected.ssh else []
+    wanted += ["nftables"] if subject.expected.nftables else []
+    return wanted
+
+
+def state(subject: Subject) -> Iterator[Finding]:
+    """Report packages that are not completely installed."""
+    for package in subject.packages.values():
+        if package.state:
+            yield fail(f"{package.name} is {package.state}", "configure it (dpkg --configure -a) in the image's build")
+
+
+def manifest(subject: Subject) -> Iterator[Finding]:
+    """Compare with the manifest's list."""
+    expected = subject.expected
+    for name, version in (expected.packages or {}).items():
+        package = subject.packages.get(name)
+        if package is None:
+            yield fail(f"{name} {version} is in the manifest, but not installed")
+        elif version and package.version != version:
+            yield fail(f"{name} is {package.version}, but the manifest says {version}")
+    if expected.packages:
+        unknown = sorted(set(subject.packages) - set(expected.packages))
+        if unknown:
+            yield fail(f"installed, but not in the manifest: {some(unknown)}")
+    kernel = expected.kernel_package
+    if kernel and subject.disk and subject.packages and kernel not in subject.packages:
+        yield fail(f"the kernel package {kernel} is not installed")
+
+
+def programs(subject: Subject) -> Iterator[Finding]:
+    """Look for the programs that the agent and its units call."""
+    for name in _PROGRAMS:
+        found = subject.tree.is_executable(name) if name.startswith("/") else subject.program(name)
+        if not found:
+            yield fail(f"there is no executable {name}")
+    if not subject.program("nft"):
+        if not (subject.program("iptables") and subject.program("ip6tables")):
+            yield fail("there is neither nft nor iptables and ip6tables: plugging a VIP fails")
+        elif subject.expected.nftables is not False:
+            yield warn("there is no nft: SR-IOV virtual IPs do not work")
+    if not subject.program("dhclient"):
+        yield info("there is no dhclient: ports without fixed addresses cannot be plugged")
+
+
+def haproxy_version(subject: Subject) -> Iterator[Finding]:
+    """Check that HAProxy is not older than what Octavia's templates need."""
+    package = subject.packages.get("haproxy")
+    match = re.match(r"(?:\d+:)?(\d+)\.(\d+)", package.version) if package else None
+    if match and (int(match[1]), int(match[2])) < (1, 8):
+        yield fail(f"HAProxy {match[0]} is too old", "Octavia needs 1.8 or later")
+    elif package:
+        yield passed(package.version)
+
+
+def unwanted(subject: Subject) -> Iterator[Finding]:
+    """Report what must not, or need not, be in an amphora."""
+    if "firewalld" in subject.packages:
+        yield fail("firewalld is installed: it blocks the management port", "remove it")
+    if subject.expected.ssh is False and "openssh-server" in subject.packages:
+        yield fail("openssh-server is installed, though no SSH was asked for")
+    tools = sorted(name for name in subject.packages if re.fullmatch(_BUILD_TOOLS, name))
+    if tools:
+        yield warn(f"build tools are left: {some(tools)}", "remove them: larger image, easier attacks")
+
+
+GROUP = "packages"
+CHECKS = (
+    Check("packages.distribution", GROUP, "a distribution that the agent knows", distribution),
+    Check("packages.database", GROUP, "package database", database),
+    Check("packages.required", GROUP, "required packages", required),
+    Check("packages.state", GROUP, "packages completely installed", state),
+    Check("packages.manifest", GROUP, "packages as the manifest lists them", manifest),
+    Check("packages.programs", GROUP, "programs that the agent calls", programs),
+    Check("packages.haproxy", GROUP, "HAProxy new enough", haproxy_version),
+    Check("packages.unwanted", GROUP, "nothing that does not belong", unwanted),
+)
