@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -64,17 +64,22 @@ _SIGNS: tuple[tuple[re.Pattern[str], Death], ...] = (
 _LOGIN = re.compile(r"(?:^|\s)login: ?$")
 
 
-def find(lines: Iterable[str]) -> Death | None:
-    """Look for the end of the boot in new lines of the console, without control characters.
+def find(lines: Sequence[str], pending: str = "") -> Death | None:
+    """Look for the end of the boot in what is new on the console, without control characters.
 
-    :param lines: completed lines, and the unfinished last one
+    :param lines: completed lines
+    :param pending: the unfinished last line
     """
-    for line in lines:
+    for number, line in enumerate([*lines, pending]):
         for pattern, death in _SIGNS:
             match = pattern.search(line)
-            if match:
-                why = match.groupdict().get("why")
-                return Death(f"{death.what}: {why.strip()}", death.remedy) if why else death
+            if match is None:
+                continue
+            why = match.groupdict().get("why")
+            if why is None:
+                return death
+            if number < len(lines):  # the reason of an unfinished line is unfinished too
+                return Death(f"{death.what}: {why.strip()}", death.remedy)
     return None
 
 

@@ -24,7 +24,10 @@ RESETS = 2
 ANSWER_SECONDS = 120.0
 
 _TICK = 0.2
+#: What follows the sign of an early end, a call trace for instance, belongs to the evidence.
+_LAST_WORDS_SECONDS = 0.5
 _ASK_SECONDS = 20.0
+_TAIL_LINES = 20
 
 
 @dataclass
@@ -74,6 +77,9 @@ class Session:
         if report.facts and report.facts.agent and not outcome.death:
             with self.console.step("asking the amphora agent"):
                 self._ask_agent(identity, self.machine.ports[agent.PORT])
+        if outcome.death:
+            time.sleep(_LAST_WORDS_SECONDS)
+            self._listen()
         outcome.timed_out = not outcome.death and not report.complete
         outcome.tail = tuple(self._tail + ([self._screen.pending] if self._screen.pending.strip() else []))
         return outcome
@@ -120,14 +126,7 @@ class Session:
             self.console.output(f"reporter: {line}", keep=False)
         if outcome.report.state and outcome.boot_seconds is None:
             outcome.boot_seconds = round(now, 1)
-        lines = self._screen.lines()
-        for line in lines:
-            if self.stream:
-                self.console.note(line)
-            else:
-                self.console.output(line, keep=False)
-                self.console.activity(line)
-        self._tail = [*self._tail, *lines][-20:]
+        lines = self._listen()
         if self._screen.received + self._reports.received > before:
             self._heard = now
         for event in self.machine.monitor.events():
@@ -135,7 +134,19 @@ class Session:
             self._resets += from_guest and event["event"] == "RESET"
             self._off = self._off or (from_guest and event["event"] == "SHUTDOWN")
         # The console first: it says more than qemu's end does.
-        outcome.death = death.find([*lines, self._screen.pending]) or self._end(ended, now)
+        outcome.death = death.find(lines, self._screen.pending) or self._end(ended, now)
+
+    def _listen(self) -> list[str]:
+        """Take in what is new on the serial console."""
+        lines = self._screen.lines()
+        for line in lines:
+            if self.stream:
+                self.console.note(line)
+            else:
+                self.console.output(line, keep=False)
+                self.console.activity(line)
+        self._tail = [*self._tail, *lines][-_TAIL_LINES:]
+        return lines
 
     def _end(self, ended: bool, now: float) -> Death | None:
         """Ways to die that are not read from the console."""

@@ -1,0 +1,160 @@
+"""What the guest reports, and what is made of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amphora_mkimage.boot import haproxy
+from amphora_mkimage.boot.death import Death
+from amphora_mkimage.boot.report import GuestReport, phases
+from amphora_mkimage.boot.session import Outcome
+from amphora_mkimage.boot.verdict import Verdict
+
+FACTS: dict[str, Any] = {
+    "event": "facts",
+    "kernel": "6.12.1-cloud-amd64",
+    "os": "Debian GNU/Linux 13 (trixie)",
+    "failed": [],
+    "timestamps": {"firmware": 0, "loader": 0, "initrd": 0, "userspace": 8_000_000, "finish": 60_500_000},
+    "cloud_init": {"datasource": "DataSourceConfigDrive", "errors": [], "runcmd": True},
+    "agent": None,
+}
+HAPROXY = {"event": "haproxy", "version": "HAProxy version 3.0.11", "valid": True, "started": True, "output": []}
+
+
+def report(*events: dict[str, Any]) -> GuestReport:
+    result = GuestReport()
+    for event in events:
+        result.take(json.dumps(event))
+    return result
+
+
+def good(**facts: Any) -> Outcome:
+    events = [
+        {"event": "started"},
+        {"event": "running", "state": "running"},
+        {**FACTS, **facts},
+        HAPROXY,
+        {"event": "end"},
+    ]
+    return Outcome(report=report(*events), boot_seconds=70.0, answer=haproxy.Answer(200, haproxy.DEFAULT_ANSWER))
+
+
+def verdict(outcome: Outcome, expected: bytes | None = haproxy.DEFAULT_ANSWER) -> Verdict:
+    return Verdict(Path("a.qcow2"), "qcow2", "bios", "tcg", 900.0, outcome, expected)
+
+
+def test_events_are_taken_in() -> None:
+    blame = {"event": "blame", "blame": ["1min 2.500s slow.service", "     150ms fast.service", "nonsense"]}
+    taken = report({"event": "waiting", "jobs": ["networking.service"]}, blame)
+    assert taken.jobs == ("networking.service",)
+    assert taken.blame == (("slow.service", 62.5), ("fast.service", 0.15))
+    assert not taken.complete
+
+
+def test_the_phases_are_those_of_systemd_analyze() -> None:
+    # firmware and loader count back from the start of the kernel, the others forward (systemd's analyze-time-data.c)
+    stamps = {
+        "firmware": 9_000_000,
+        "loader": 4_000_000,
+        "initrd": 2_000_000,
+        "userspace": 5_000_000,
+        "finish": 30_000_000,
+    }
+    expected = {"firmware": 5.0, "loader": 4.0, "kernel": 2.0, "initrd": 3.0, "userspace": 25.0}
+    assert phases(stamps) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "login:", "{", "[]", "null", '{"event": 5}', '{"event": "facts", "failed": [3], "cloud_init": "x"}',
+     '{"event": "haproxy", "output": {}}', '{"event": "waiting", "jobs": "x"}', '{"event": "blame", "blame": [1]}',
+     '{"event": "facts", "timestamps": {"userspace": "x", "finish": -1}}'],
+)  # fmt: skip
+def test_a_guest_that_talks_nonsense_is_survived(line: str) -> None:
+    taken = GuestReport()
+    taken.take(line)
+    assert not taken.complete
+    assert verdict(Outcome(report=taken, timed_out=True)).problems()
+
+
+def test_text_of_the_guest_cannot_command_the_terminal() -> None:
+    journal = ["\x1b]0;owned\x07\x1b[31mred\x1b[0m\x9b2J\r\x08"]
+    taken = report({**FACTS, "failed": [{"unit": "bad\x1b[2J.service", "journal": journal}]})
+    assert taken.facts is not None
+    assert taken.facts.failed[0].journal == ("red2J",)
+    assert "\x1b" not in verdict(Outcome(report=taken, boot_seconds=1.0)).as_text()
+
+
+def test_a_good_boot_has_no_problem() -> None:
+    result = verdict(good())
+    assert result.problems() == []
+    assert result.as_json()["ok"] is True
+    assert result.as_json()["systemd_seconds"] == {"kernel": 8.0, "userspace": 52.5}
+    assert "a.qcow2: runs (BIOS, emulated)" in result.as_text()
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    failed = [{"unit": "a.service", "journal": ["boom"]}, {"unit": "b.service", "journal": []}]
+    outcome = good(
+        failed=failed, cloud_init={"datasource": "None", "errors": ["no"], "runcmd": False}, agent="x.service"
+    )
+    outcome.report.state = "degraded"
+    outcome.answer, outcome.answer_error, outcome.agent_error = None, "refused", "timed out"
+    assert verdict(outcome).problems() == [
+        "a.service failed",
+        "b.service failed",
+        "cloud-init: no",
+        "cloud-init did not run the runcmd of the user data",
+        "x.service does not answer: timed out",
+        "haproxy does not answer: refused",
+    ]
+    assert "boom" in verdict(outcome).as_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"version": ""}, "the guest has no working haproxy"),
+        ({"valid": False, "started": False}, "haproxy does not accept the configuration"),
+        ({"started": False}, "haproxy did not start"),
+    ],
+)
+def test_haproxy_in_the_guest(change: dict[str, Any], problem: str) -> None:
+    outcome = good()
+    outcome.report.take(json.dumps({**HAPROXY, **change}))
+    assert verdict(outcome).problems() == [problem]
+
+
+def test_only_our_own_configuration_has_a_known_answer() -> None:
+    outcome = good()
+    outcome.answer = haproxy.Answer(503, b"")
+    assert verdict(outcome, None).problems() == []
+    assert len(verdict(outcome).problems()) == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ([], "not running after 900 s; cloud-init did not get as far as the user data"),
+        ([{"event": "started"}], "not running after 900 s"),
+        (
+            [{"event": "started"}, {"event": "waiting", "jobs": ["a.service", "b.service"]}],
+            "not running after 900 s; still starting: a.service, b.service",
+        ),
+        ([{"event": "running", "state": "running"}], "the guest's report was not complete after 900 s"),
+    ],
+)
+def test_too_late_says_what_is_waited_for(events: list[dict[str, Any]], problem: str) -> None:
+    assert verdict(Outcome(report=report(*events), timed_out=True)).problems() == [problem]
+
+
+def test_keys_of_the_json_are_the_same_for_a_good_boot_and_a_dead_one() -> None:
+    dead = verdict(Outcome(death=Death("the kernel panicked")))
+    assert dead.as_json().keys() == verdict(good()).as_json().keys()
+    assert dead.as_json()["ok"] is False
+    json.dumps(dead.as_json())
