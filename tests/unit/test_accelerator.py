@@ -37,6 +37,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(accelerator.OVERRIDE, raising=False)
     monkeypatch.delenv("LIBGUESTFS_BACKEND_SETTINGS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # a verdict of real use lies in the usual one
 
 
 def qemus() -> list[str]:
