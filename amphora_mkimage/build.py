@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def build(plan: Plan, console: Console) -> None:
             stack.callback(output.close)
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
         worker = _Worker(plan, console, work, {kind: output.fd for kind, output in outputs.items()})
-        result = userns.run(worker.run, id_map=id_map, on_orphaned=worker.clean)
+        result = userns.run(worker.run, id_map=id_map, on_end=worker.clean)
         console.timings.update(result.timings)
         with console.step("hash and publish"):
             _publish(plan, outputs, result, console)
@@ -143,10 +144,15 @@ class _Worker:
         return Result(base, installed, filesystem_uuid, self.console.timings)
 
     def clean(self) -> None:
-        """Remove the working directory; called when the process outside has died."""
+        """Remove the working directory; called at the very end, also when the process outside has died."""
         with contextlib.suppress(OSError):
             userns.unmount(self.work)
-        shutil.rmtree(self.work, ignore_errors=True)
+        for _ in range(100):
+            # More than once, because what was just killed, or another thread, may still add a file.
+            shutil.rmtree(self.work, ignore_errors=True)
+            if not self.work.exists():
+                return
+            time.sleep(0.05)
 
     def _mount_tmpfs(self) -> None:
         if _available_memory() < TMPFS_BYTES:

@@ -100,8 +100,11 @@ def _collect(
     assert child.stdout is not None
     if stdin is not None and child.stdin is not None:
         # What we feed (passwords, small configuration) is far below a pipe's capacity, so this cannot block.
-        child.stdin.write(stdin)
-        child.stdin.close()
+        # A program that ends without reading it has its say by its exit status.
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(stdin)
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
     end = None if deadline is None else time.monotonic() + deadline
     lines: list[str] = []
     pending = b""

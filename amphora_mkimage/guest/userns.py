@@ -64,8 +64,9 @@ def plan_id_map() -> IdMap:
     if _can_write_maps():
         return IdMap(_identity("/proc/self/uid_map"), _identity("/proc/self/gid_map"), privileged=True)
     uid, gid = os.getuid(), os.getgid()
-    sub_uid = _subordinate("/etc/subuid", uid, pwd.getpwuid(uid).pw_name)
-    sub_gid = _subordinate("/etc/subgid", uid, pwd.getpwuid(uid).pw_name)
+    name = _user_name(uid)
+    sub_uid = _subordinate("/etc/subuid", uid, name)
+    sub_gid = _subordinate("/etc/subgid", uid, name)
     for tool in ("newuidmap", "newgidmap"):
         if shutil.which(tool) is None:
             raise HostError(f"{tool} is not installed", "install the package uidmap (shadow-utils on RPM systems)")
@@ -81,7 +82,7 @@ def run(
     function: Callable[[], T],
     *,
     id_map: IdMap | None = None,
-    on_orphaned: Callable[[], None] = lambda: None,
+    on_end: Callable[[], None] = lambda: None,
 ) -> T:
     """Call ``function`` in new namespaces and return what it returns.
 
@@ -89,7 +90,8 @@ def run(
     the caller's death, kills the whole namespace.
 
     :param id_map: from :func:`plan_id_map`, when it was made already
-    :param on_orphaned: called inside, when the caller has died, after everything else in there was killed
+    :param on_end: called inside at the very end, after everything else in there was killed, also when the caller has
+        died
     :raises HostError: this host does not allow it
     :raises MkimageError: what the function raised, or that it was killed
     """
@@ -103,7 +105,7 @@ def run(
     if child == 0:
         for fd in (result_read, go_write, ready_read):
             os.close(fd)
-        _outer_child(function, on_orphaned, go_read, ready_write, result_write)
+        _outer_child(function, on_end, go_read, ready_write, result_write)
     for fd in (result_write, go_read, ready_write):
         os.close(fd)
     try:
@@ -138,9 +140,7 @@ def _check(result: int, what: str) -> None:
         raise OSError(code, f"cannot {what}: {os.strerror(code)}")
 
 
-def _outer_child(
-    function: Callable[[], object], on_orphaned: Callable[[], None], go: int, ready: int, result: int
-) -> None:
+def _outer_child(function: Callable[[], object], on_end: Callable[[], None], go: int, ready: int, result: int) -> None:
     """Enter the namespaces, fork process 1 and wait for it; never returns."""
     status = 1
     try:
@@ -152,7 +152,7 @@ def _outer_child(
             os._exit(1)
         init = os.fork()
         if init == 0:
-            _init(function, on_orphaned, go, result)
+            _init(function, on_end, go, result)
         os.close(result)
         # Our own death must end the namespace too: process 1 watches the same pipe, see _watch_caller.
         _, wait_status = os.waitpid(init, 0)
@@ -164,34 +164,43 @@ def _outer_child(
         os._exit(status)
 
 
-def _init(function: Callable[[], object], on_orphaned: Callable[[], None], go: int, result: int) -> None:
-    """Be process 1 inside: run the function, send its result; never returns."""
-    status = 1
+def _init(function: Callable[[], object], on_end: Callable[[], None], go: int, result: int) -> None:
+    """Be process 1 inside: run the function, send its result, clean up when the caller wants no more; never returns."""
+    watched = False
     try:
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
-        with contextlib.suppress(OSError):
-            os.setgroups([])  # refused where /proc/self/setgroups says deny
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
-        threading.Thread(target=_watch_caller, args=(go, on_orphaned), daemon=True).start()
-        answer: tuple[str, object]
-        try:
-            answer = ("value", function())
-            status = 0
-        except MkimageError as error:
-            answer = ("error", error)
-        except OSError as error:
-            answer = ("error", _explain(error))
         with open(result, "wb") as stream:
-            pickle.dump(answer, stream)
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            os.umask(0o022)  # what is made here is a system's, not the user's
+            with contextlib.suppress(OSError):
+                os.setgroups([])  # refused where /proc/self/setgroups says deny
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+            threading.Thread(target=_watch_caller, args=(go, on_end), daemon=True).start()
+            watched = True
+            pickle.dump(_answer(function), stream)
+    except BrokenPipeError:
+        pass  # the caller is gone
     except BaseException:  # the last frame of a process: nothing above could report it
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        if watched:
+            # _watch_caller cleans up and ends this process. To leave here would cut that short: what it kills makes
+            # the function return at once.
+            threading.Event().wait()
+        os._exit(1)
+
+
+def _answer(function: Callable[[], object]) -> tuple[str, object]:
+    try:
+        return "value", function()
+    except MkimageError as error:
+        return "error", error
+    except OSError as error:
+        return "error", _explain(error)
 
 
 def _explain(error: OSError) -> MkimageError:
@@ -202,15 +211,15 @@ def _explain(error: OSError) -> MkimageError:
     return MkimageError(f"{error.strerror or error}{where}", remedy, tail=tail)
 
 
-def _watch_caller(go: int, on_orphaned: Callable[[], None]) -> None:
-    """End the namespace when the caller is gone: then nobody writes to or holds the other end of the pipe."""
+def _watch_caller(go: int, on_end: Callable[[], None]) -> None:
+    """End the namespace when the caller is done or dead: then nobody holds the other end of the pipe."""
     if os.read(go, 1) == b"":
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)  # everything in the namespace but us
         try:
-            on_orphaned()
+            on_end()
         finally:
-            os._exit(1)
+            os._exit(0)
 
 
 def _end(child: int) -> None:
@@ -278,6 +287,13 @@ def _identity(map_file: str) -> tuple[tuple[int, int, int], ...]:
             "give the container a full id range, or run as a user with a subordinate range",
         )
     return rows
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container may run us with an id that nobody has
+        return str(uid)
 
 
 def _subordinate(file: str, uid: int, name: str) -> int:
