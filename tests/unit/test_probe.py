@@ -12,13 +12,13 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from public import PYTHON, public_root
 
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
@@ -29,7 +29,6 @@ from amphora_mkimage.probe.command import CHECKS, Check, blockers, probes, rende
 from amphora_mkimage.probe.outcome import Need, Outcome, Probe, Result
 from amphora_mkimage.probe.trial import attempt
 
-ROOT = Path(__file__).resolve().parents[2]
 _UNSHARE = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc", "true"]
 needs_namespaces = pytest.mark.skipif(
     subprocess.run(_UNSHARE, capture_output=True, check=False).returncode != 0, reason="needs user namespaces"
@@ -56,8 +55,8 @@ def farm(tmp_path: Path) -> Path:
 
 
 def check(*argv: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    words = [sys.executable, "-m", "amphora_mkimage", "check"]
+    env = {**os.environ, "PYTHONPATH": str(public_root()), **variables}
+    words = [PYTHON, "-m", "amphora_mkimage", "check"]
     return subprocess.run([*argv, *words, "--json"], capture_output=True, text=True, cwd=cwd, env=env, check=False)
 
 
@@ -82,11 +81,11 @@ def test_everything_is_probed_here_and_the_status_says_whether_one_can_build(tmp
 
 def test_text_has_a_line_for_each_probe_and_the_verdicts(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "amphora_mkimage", "check"],
+        [PYTHON, "-m", "amphora_mkimage", "check"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(public_root())},
         check=False,
     )
     head, _, verdicts = done.stdout.rpartition("\n\n")

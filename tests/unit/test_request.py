@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from public import PYTHON, public_root
 
 from amphora_mkimage import cli, packages, request, settings, stages
 from amphora_mkimage.bases import BASES, mirror
@@ -149,11 +149,11 @@ def test_places_that_an_ordinary_user_may_not_use(
     fill = {name: text.replace("LOCKED", str(locked)) for name, text in environ.items()}
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "amphora_mkimage", "-i", "debian-minimal", "-c", "/tmp", "-w", "/tmp"),
+            *(PYTHON, "-m", "amphora_mkimage", "-i", "debian-minimal", "-c", "/tmp", "-w", "/tmp"),
             *(word.replace("LOCKED", str(locked)) for word in argv),
             *(() if "-o" in argv else ("-o", "/tmp/never-written")),
         ],
-        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **fill},
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(public_root()), **fill},
         cwd="/",
         capture_output=True,
         text=True,
