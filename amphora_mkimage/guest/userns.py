@@ -169,24 +169,27 @@ def _init(function: Callable[[], object], on_end: Callable[[], None], go: int, r
     watched = False
     try:
         with open(result, "wb") as stream:
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-            os.umask(0o022)  # what is made here is a system's, not the user's
-            with contextlib.suppress(OSError):
-                os.setgroups([])  # refused where /proc/self/setgroups says deny
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
-            threading.Thread(target=_watch_caller, args=(go, on_end), daemon=True).start()
-            watched = True
-            pickle.dump(_answer(function), stream)
+            try:
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+                os.umask(0o022)  # what is made here is a system's, not the user's
+                with contextlib.suppress(OSError):
+                    os.setgroups([])  # refused where /proc/self/setgroups says deny
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+                threading.Thread(target=_watch_caller, args=(go, on_end), daemon=True).start()
+                watched = True
+                pickle.dump(_answer(function), stream)
+            except BrokenPipeError:
+                pass  # the caller is gone
+            except BaseException:  # the last frame of a process: nothing above could report it
+                sys.excepthook(*sys.exc_info())
+            sys.stdout.flush()
+            sys.stderr.flush()
     except BrokenPipeError:
-        pass  # the caller is gone
-    except BaseException:  # the last frame of a process: nothing above could report it
-        sys.excepthook(*sys.exc_info())
+        pass  # the caller died before all of the answer was written
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         if watched:
             # _watch_caller cleans up and ends this process. To leave here would cut that short: what it kills makes
             # the function return at once.
