@@ -1,0 +1,187 @@
+"""Cache entries are complete or absent, whoever writes them and however the writer ends."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from amphora_mkimage.fetch.store import Store
+
+CONTENT = b"the content of a package" * 1000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def damage() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, damage: list[str]) -> Store:
+    made = Store(tmp_path, damage.append)
+    made.prepare()
+    return made
+
+
+def left_behind(store: Store) -> list[Path]:
+    return list(store.root.rglob(".partial-*"))
+
+
+def test_a_package_goes_in_and_comes_out(store: Store, tmp_path: Path, damage: list[str]) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(CONTENT)
+    assert not store.take_deb(DIGEST, target)
+    store.put_deb(DIGEST, source)
+    assert store.has_deb(DIGEST)
+    assert store.take_deb(DIGEST, target)
+    assert target.read_bytes() == CONTENT
+    target.write_bytes(b"changed")  # a copy: the entry stays what it was
+    assert store.take_deb(DIGEST, target)
+    assert damage == []
+
+
+@pytest.mark.parametrize("change", [b"", CONTENT[:-1], CONTENT[:-1] + b"X", CONTENT + b"X"])
+def test_a_damaged_package_is_found_removed_and_made_again(
+    change: bytes, store: Store, tmp_path: Path, damage: list[str]
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(CONTENT)
+    store.put_deb(DIGEST, source)
+    (store.debs / f"{DIGEST}.deb").write_bytes(change)
+    assert not store.take_deb(DIGEST, target)
+    assert not target.exists()
+    assert not store.has_deb(DIGEST)
+    assert len(damage) == 1 and DIGEST in damage[0]
+    store.put_deb(DIGEST, source)
+    assert store.take_deb(DIGEST, target)
+
+
+def put_base(store: Store, content: bytes) -> None:
+    with store.writing_base("key") as file:
+        file.write(content)
+
+
+def test_a_base_goes_in_and_comes_out(store: Store, damage: list[str]) -> None:
+    assert store.checked_base("key") is None
+    put_base(store, CONTENT)
+    found = store.checked_base("key")
+    assert found == store.base("key")
+    assert found.read_bytes() == CONTENT
+    assert left_behind(store) == []
+    assert damage == []
+
+
+def test_nothing_is_visible_before_the_end(store: Store) -> None:
+    with store.writing_base("key") as file:
+        file.write(CONTENT)
+        file.flush()
+        assert store.checked_base("key") is None
+        assert not store.base("key").exists()
+    assert store.checked_base("key") is not None
+
+
+def test_an_error_leaves_nothing(store: Store) -> None:
+    with pytest.raises(KeyboardInterrupt), store.writing_base("key") as file:
+        file.write(CONTENT)
+        raise KeyboardInterrupt
+    assert store.checked_base("key") is None
+    assert left_behind(store) == []
+
+
+@pytest.mark.parametrize("change", [b"", CONTENT[:-1], CONTENT + b"X"])
+def test_a_damaged_base_is_found_and_removed(change: bytes, store: Store, damage: list[str]) -> None:
+    put_base(store, CONTENT)
+    store.base("key").write_bytes(change)
+    assert store.checked_base("key") is None
+    assert list(store.bases.iterdir()) == []
+    assert len(damage) == 1
+    put_base(store, CONTENT)
+    assert store.checked_base("key") is not None
+
+
+def test_a_base_without_its_sum_is_absent(store: Store) -> None:
+    put_base(store, CONTENT)
+    next(store.bases.glob("*.sha256")).unlink()
+    assert store.checked_base("key") is None
+
+
+def write_many(directory: Path, writer: int) -> None:
+    store = Store(directory, lambda text: None)
+    for _ in range(30):
+        put_base(store, bytes([writer]) * 100_000)
+        store.put_deb(DIGEST, directory / "source")
+
+
+def test_parallel_writers_and_a_reader(store: Store, tmp_path: Path) -> None:
+    """A reader gets nothing or what one writer wrote, never a mixture."""
+    (tmp_path / "source").write_bytes(CONTENT)
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_many, args=(tmp_path, number)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        while any(writer.is_alive() for writer in writers):
+            found = store.checked_base("key")
+            if found is not None:
+                try:
+                    content = found.read_bytes()
+                except FileNotFoundError:
+                    continue  # it was replaced, or this reader's own check removed it
+                assert len(content) == 100_000
+                assert len(set(content)) == 1
+            if store.take_deb(DIGEST, tmp_path / "target"):
+                assert (tmp_path / "target").read_bytes() == CONTENT
+    finally:
+        for writer in writers:
+            writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert left_behind(store) == []
+    put_base(store, CONTENT)
+    assert store.checked_base("key") is not None
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from amphora_mkimage.fetch.store import Store
+store = Store(Path(sys.argv[1]), print)
+with store.writing_base("key") as file:
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_writer_leaves_no_entry(number: int, store: Store, tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"writing\n"
+    child.send_signal(number)
+    child.wait()
+    child.stdout.close()
+    assert store.checked_base("key") is None
+    assert not store.base("key").exists()
+    for left in left_behind(store):  # after SIGKILL only; swept a day later
+        old = time.time() - 3 * 24 * 3600
+        os.utime(left, (old, old))
+    store.prepare()
+    assert left_behind(store) == []
+
+
+def test_a_living_writers_file_is_not_swept(store: Store) -> None:
+    with store.writing_base("key") as file:
+        file.write(CONTENT)
+        store.prepare()
+    assert store.checked_base("key") is not None
