@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from amphora_mkimage.verify.result import Check, Finding, Result, fail, info, passed, warn
+from amphora_mkimage.verify.result import Check, Finding, Result, fail, info, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import Subject
 
 _COMMANDS = (
@@ -40,9 +40,9 @@ def _agent_part(function: Callable[[Subject], Iterator[Finding]]) -> Callable[[S
 @_agent_part
 def commands(subject: Subject) -> Iterator[Finding]:
     """Look for the agent's programs."""
-    for name in _COMMANDS:
-        if not subject.program(name):
-            yield fail(f"there is no executable {name} in a service's PATH")
+    missing = [name for name in _COMMANDS if not subject.program(name)]
+    if missing:
+        yield fail(f"not in a service's PATH: {some(missing)}")
 
 
 @_agent_part
@@ -98,18 +98,17 @@ def log_socket(subject: Subject) -> Iterator[Finding]:
 @_agent_part
 def directories(subject: Subject) -> Iterator[Finding]:
     """Look for the directories that the controller's files go to."""
-    for path in ("/etc/octavia", "/etc/octavia/certs", "/var/lib/octavia"):
-        if not subject.tree.is_directory(path):
-            yield fail(f"there is no directory {path}")
+    wanted = ("/etc/octavia", "/etc/octavia/certs", "/var/lib/octavia")
+    missing = [path for path in wanted if not subject.tree.is_directory(path)]
+    if missing:
+        yield fail(f"not there: {some(missing)}")
 
 
-@_agent_part
 def source(subject: Subject) -> Iterator[Finding]:
     """Tell which agent it is, where the build recorded it."""
-    for path in ("/opt/amphora-agent.gitref", "/opt/octavia-lib.gitref"):
-        text = subject.tree.text(path).strip()
-        if text:
-            yield passed(f"{path}: {text[:64]}")
+    paths = ("/opt/amphora-agent.gitref", "/opt/octavia-lib.gitref")
+    recorded = [f"{path}: {subject.tree.text(path).strip()[:64]}" for path in paths if subject.tree.is_file(path)]
+    yield passed("; ".join(recorded)) if recorded else not_applicable("not recorded")
 
 
 GROUP = "agent"

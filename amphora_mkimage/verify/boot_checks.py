@@ -72,6 +72,8 @@ def configuration(subject: Subject) -> Iterator[Finding]:
 
 def searched_filesystems(subject: Subject) -> Iterator[Finding]:
     """Check that each UUID that GRUB searches is there."""
+    if not subject.grub_configs:
+        yield not_applicable("no GRUB")
     disk = _disk(subject)
     known = {filesystem.facts.get("UUID", "").lower() for filesystem in disk.filesystems}
     reported = set()
@@ -91,6 +93,8 @@ def root_argument(subject: Subject) -> Iterator[Finding]:
     """Check that root= names the root filesystem."""
     root = _disk(subject).root
     assert root is not None
+    if not subject.boot_entries:
+        yield not_applicable("the bootloader names no kernel")
     seen = set()
     for entry in subject.boot_entries:
         value = entry.option("root")
@@ -133,7 +137,7 @@ def command_line(subject: Subject) -> Iterator[Finding]:
     """Check what else the kernel is told."""
     entry = subject.boot_entries[0] if subject.boot_entries else None
     if entry is None:
-        yield fail("there is no kernel command line")
+        yield not_applicable("the bootloader names no kernel")
         return
     if not re.search(r"(?:^|\s)console=(?:ttyS|ttyAMA|hvc)\d", entry.options):
         yield warn("no console= for a serial port: `openstack console log show` stays empty")

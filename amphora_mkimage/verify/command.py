@@ -74,15 +74,15 @@ def verify(
     image = image_file.identify(path, console)
     expected = expectations.load(path, manifest, size_gib, root_password)
     with contextlib.ExitStack() as stack:
-        subject = Subject(image, expected)
+        disk, archive = None, None
         if not image.is_disk:
             with console.step("Reading the archive"):
-                subject.root = stack.enter_context(contextlib.closing(TarTree(path)))
+                archive = stack.enter_context(contextlib.closing(TarTree(path)))
         elif not image.refusal:
             chosen = accelerator.choose(console)
             appliance = stack.enter_context(Appliance(path, image.qemu_format, chosen, console, deadline))
-            subject.disk = guest_disk.examine(appliance, image.virtual_size, console)
-            subject.root = subject.disk.tree
+            disk = guest_disk.examine(appliance, image.virtual_size, console)
+        subject = Subject(image, expected, disk=disk, archive=archive)
         with console.step("Checking the amphora"):
             outcomes = checks.run_all(subject)
         system = subject.os_release.get("PRETTY_NAME", "") if subject.root else ""

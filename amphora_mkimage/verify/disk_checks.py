@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from amphora_mkimage.verify.image_file import GIB
 from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, warn
 from amphora_mkimage.verify.subject import Subject
-from amphora_mkimage.verify.tar_tree import TarTree
 
 _FREE_BYTES = 256 << 20
 _VHD_ROUNDING = 16 << 20  # without force_size, qemu-img rounds a VHD up to a disk geometry
@@ -32,6 +31,8 @@ def file_format(subject: Subject) -> Iterator[Finding]:
 
 def file_intact(subject: Subject) -> Iterator[Finding]:
     """Report what qemu-img's own check found; an archive was read to its end to come here."""
+    if subject.image.format in ("raw", "vhd"):
+        yield not_applicable(f"{subject.image.format} has no structure to check")
     for line in subject.image.damage:
         yield fail(f"qemu-img check finds {line}", "the file is damaged or cut off: build or download it again")
 
@@ -69,12 +70,12 @@ def file_size(subject: Subject) -> Iterator[Finding]:
 
 def archive_entries(subject: Subject) -> Iterator[Finding]:
     """Report what a careful unpacker refuses."""
-    if not isinstance(subject.root, TarTree):
+    if subject.archive is None:
         yield not_applicable("no tar")
         return
-    for problem in subject.root.problems:
+    for problem in subject.archive.problems:
         yield fail(problem, "do not unpack this archive as root")
-    yield passed(f"{subject.root.count} entries")
+    yield passed(f"{subject.archive.count} entries")
 
 
 def partition_table(subject: Subject) -> Iterator[Finding]:
@@ -91,8 +92,8 @@ def partition_table(subject: Subject) -> Iterator[Finding]:
 def operating_system(subject: Subject) -> Iterator[Finding]:
     """Ask for exactly one."""
     if subject.disk is None:
-        if subject.root is None or not subject.root.entry("/etc", follow=False):
-            yield fail("there is no operating system in it")
+        if subject.root is None:
+            yield fail("there is no operating system in it", "is it the tar of a root filesystem?")
         return
     roots = subject.disk.roots
     if not roots:

@@ -10,7 +10,7 @@ from amphora_mkimage.verify import fstab, package_database
 from amphora_mkimage.verify.appliance import Appliance, ApplianceTree
 from amphora_mkimage.verify.package_database import Package
 from amphora_mkimage.verify.partition_table import PartitionTable, parse
-from amphora_mkimage.verify.tree import TreeError
+from amphora_mkimage.verify.tree import TreeError, is_root
 
 #: nodev, nosuid, noexec: nothing of the guest's is ever run or opened as a device.
 _MOUNT_OPTIONS = "ro,nodev,nosuid,noexec"
@@ -143,7 +143,7 @@ def _look(disk: GuestDisk, filesystem: Filesystem) -> None:
             continue
         try:
             tree = ApplianceTree(disk.appliance)
-            if _is_root(tree):
+            if is_root(tree):
                 disk.roots.append(mountable)
                 disk.root = filesystem
             elif _is_esp(disk, filesystem):
@@ -166,12 +166,6 @@ def _mountables(appliance: Appliance, filesystem: Filesystem) -> list[str]:
         subvolumes = []
     paths = [f"btrfsvol:{filesystem.device}/{s['btrfssubvolume_path']}" for s in subvolumes[:_SUBVOLUME_LIMIT]]
     return [filesystem.device, *paths]
-
-
-def _is_root(tree: ApplianceTree) -> bool:
-    """Tell whether an operating system starts here; os-release(5) may lie on a filesystem of its own (/usr)."""
-    named = any(tree.entry(path, follow=False) for path in ("/etc/os-release", "/usr/lib/os-release"))
-    return tree.is_directory("/etc") and (named or tree.is_file("/etc/fstab"))
 
 
 def _is_esp(disk: GuestDisk, filesystem: Filesystem) -> bool:

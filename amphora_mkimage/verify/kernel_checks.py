@@ -66,6 +66,8 @@ def kernels(subject: Subject) -> Iterator[Finding]:
 
 def initramfs(subject: Subject) -> Iterator[Finding]:
     """Check that each kernel's initramfs is one, and for that version."""
+    if not subject.boot_entries:
+        yield not_applicable("the bootloader names no kernel")
     done = set()
     for entry in subject.boot_entries:
         version = subject.version_of(entry)
@@ -132,6 +134,8 @@ def _module_versions(subject: Subject, path: str) -> set[str] | None:
 
 def module_directory(subject: Subject) -> Iterator[Finding]:
     """Check that each kernel has its modules."""
+    if not subject.boot_entries:
+        yield not_applicable("the bootloader names no kernel")
     for version in dict.fromkeys(subject.version_of(entry) for entry in subject.boot_entries):
         directory = f"/lib/modules/{version}"
         if not subject.tree.is_directory(directory):
@@ -169,15 +173,8 @@ def _available(subject: Subject, version: str) -> set[str]:
     return names
 
 
-def container_kernel(subject: Subject) -> Iterator[Finding]:
-    """Tell that a root filesystem in a tar boots with its host's kernel."""
-    if subject.disk is None:
-        yield not_applicable("a container runs on its host's kernel; kernel, bootloader and fstab were not looked at")
-
-
 GROUP = "boot"
 CHECKS = (
-    Check("kernel.container", GROUP, "kernel of a container", container_kernel),
     Check("kernel.file", GROUP, "kernels are kernels", kernels, disk=True),
     Check("kernel.initramfs", GROUP, "initramfs matches its kernel", initramfs, disk=True),
     Check("kernel.modules-directory", GROUP, "modules match the kernel", module_directory, disk=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from amphora_mkimage.verify.result import Check, Finding, fail, info, passed, some, warn
+from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import DEBIAN_FAMILY, RPM_FAMILY, Subject
 
 #: /1.0/info asks the package database for these and answers 500 when one is missing (amphora.md 0, item 4).
@@ -58,6 +58,7 @@ _WANTED = {
     },
 }
 _KERNELS = {"debian": r"linux-image-\d", "rpm": r"kernel(-core|-64k-core)?$"}
+_NO_LIST = "there is no list of packages"
 _BUILD_TOOLS = r"(?:gcc|g\+\+|gcc-c\+\+|cpp|make|git|automake|build-essential)(?:-\d+)?|.*-dev(?:el)?"
 
 #: Programs by name, or by path where the agent or a unit uses the path (amphora.md 2.11 item 3).
@@ -105,7 +106,7 @@ def database(subject: Subject) -> Iterator[Finding]:
 def required(subject: Subject) -> Iterator[Finding]:
     """Look for every package that an amphora needs."""
     if not subject.packages:
-        yield fail("not known: there is no list of packages")
+        yield not_applicable(_NO_LIST)
         return
     for name in _ASKED_BY_THE_AGENT:
         if name not in subject.packages:
@@ -130,6 +131,8 @@ def _required(subject: Subject) -> list[str]:
 
 def state(subject: Subject) -> Iterator[Finding]:
     """Report packages that are not completely installed."""
+    if not subject.packages:
+        yield not_applicable(_NO_LIST)
     for package in subject.packages.values():
         if package.state:
             yield fail(f"{package.name} is {package.state}", "configure it (dpkg --configure -a) in the image's build")
@@ -138,6 +141,8 @@ def state(subject: Subject) -> Iterator[Finding]:
 def manifest(subject: Subject) -> Iterator[Finding]:
     """Compare with the manifest's list."""
     expected = subject.expected
+    if not expected.packages:
+        yield not_applicable("no manifest lists them")
     for name, version in (expected.packages or {}).items():
         package = subject.packages.get(name)
         if package is None:
@@ -155,10 +160,9 @@ def manifest(subject: Subject) -> Iterator[Finding]:
 
 def programs(subject: Subject) -> Iterator[Finding]:
     """Look for the programs that the agent and its units call."""
-    for name in _PROGRAMS:
-        found = subject.tree.is_executable(name) if name.startswith("/") else subject.program(name)
-        if not found:
-            yield fail(f"there is no executable {name}")
+    missing = [name for name in _PROGRAMS if not _has_program(subject, name)]
+    if missing:
+        yield fail(f"not there, or not executable: {some(missing, len(missing))}")
     if not subject.program("nft"):
         if not (subject.program("iptables") and subject.program("ip6tables")):
             yield fail("there is neither nft nor iptables and ip6tables: plugging a VIP fails")
@@ -168,8 +172,14 @@ def programs(subject: Subject) -> Iterator[Finding]:
         yield info("there is no dhclient: ports without fixed addresses cannot be plugged")
 
 
+def _has_program(subject: Subject, name: str) -> bool:
+    return subject.tree.is_executable(name) if name.startswith("/") else subject.program(name) is not None
+
+
 def haproxy_version(subject: Subject) -> Iterator[Finding]:
     """Check that HAProxy is not older than what Octavia's templates need."""
+    if not subject.packages:
+        yield not_applicable(_NO_LIST)
     package = subject.packages.get("haproxy")
     match = re.match(r"(?:\d+:)?(\d+)\.(\d+)", package.version) if package else None
     if match and (int(match[1]), int(match[2])) < (1, 8):
@@ -180,6 +190,8 @@ def haproxy_version(subject: Subject) -> Iterator[Finding]:
 
 def unwanted(subject: Subject) -> Iterator[Finding]:
     """Report what must not, or need not, be in an amphora."""
+    if not subject.packages:
+        yield not_applicable(_NO_LIST)
     if "firewalld" in subject.packages:
         yield fail("firewalld is installed: it blocks the management port", "remove it")
     if subject.expected.ssh is False and "openssh-server" in subject.packages:

@@ -59,9 +59,7 @@ class Report:
         lines = [f"{self.image.path.name}: {self.image.format}{size}{system}"]
         for group in dict.fromkeys(outcome.check.group for outcome in self.outcomes):
             outcomes = [outcome for outcome in self.outcomes if outcome.check.group == group]
-            lines += ["", f"{group}: {_tally(outcomes)}"]
-            for outcome in outcomes:
-                lines += _lines(outcome, everything)
+            lines += ["", f"{group}: {_tally(outcomes)}", *_lines(outcomes, everything)]
         verdict = "a complete amphora" if self.complete else "NOT a complete amphora"
         findings = Counter(finding.result for outcome in self.outcomes for finding in outcome.findings)
         numbers = f"{findings[Result.FAIL]} failures, {findings[Result.WARN]} warnings"
@@ -95,17 +93,25 @@ def _tally(outcomes: Sequence[Outcome]) -> str:
         Result.INFO: "with remarks",
         Result.NOT_APPLICABLE: "not applicable",
     }
-    return ", ".join(f"{counted[result]} {word}" for result, word in words.items() if counted[result])
+    reasons = {finding.detail for outcome in outcomes for finding in outcome.findings}
+    alone = counted[Result.NOT_APPLICABLE] == len(outcomes) and len(reasons) == 1
+    tally = ", ".join(f"{counted[result]} {word}" for result, word in words.items() if counted[result])
+    return f"{tally} ({reasons.pop()})" if alone else tally
 
 
-def _lines(outcome: Outcome, everything: bool) -> list[str]:
+def _lines(outcomes: Sequence[Outcome], everything: bool) -> list[str]:
+    """Give a line a finding; checks that found the same share it."""
+    titles: dict[Finding, list[str]] = {}
+    for outcome in outcomes:
+        for finding in outcome.findings or (Finding(Result.PASS, ""),):
+            repeated = finding.result is Result.PASS and outcome.result is not Result.PASS
+            if finding.result in _SHOWN or (everything and not repeated):
+                titles.setdefault(finding, []).append(outcome.check.title)
     lines = []
-    for finding in outcome.findings or (Finding(Result.PASS, ""),):
-        repeated = finding.result is Result.PASS and outcome.result is not Result.PASS
-        if finding.result in _SHOWN or (everything and not repeated):
-            remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            detail = f": {finding.detail}" if finding.detail else ""
-            lines.append(_printable(f"  {finding.result:<14}  {outcome.check.title}{detail}{remedy}"))
+    for finding, names in titles.items():
+        remedy = f" -> {finding.remedy}" if finding.remedy else ""
+        detail = f": {finding.detail}" if finding.detail else ""
+        lines.append(_printable(f"  {finding.result:<14}  {', '.join(names)}{detail}{remedy}"))
     return lines
 
 

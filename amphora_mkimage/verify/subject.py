@@ -15,7 +15,8 @@ from amphora_mkimage.verify.guest_disk import GuestDisk
 from amphora_mkimage.verify.image_file import ImageFile
 from amphora_mkimage.verify.kernel_file import HEAD_BYTES, kernel_kind
 from amphora_mkimage.verify.package_database import Package
-from amphora_mkimage.verify.tree import Tree, TreeError
+from amphora_mkimage.verify.tar_tree import TarTree
+from amphora_mkimage.verify.tree import Tree, TreeError, is_root
 
 DEBIAN_FAMILY = ("debian", "ubuntu")
 RPM_FAMILY = ("fedora", "rhel", "rocky", "centos")
@@ -28,17 +29,26 @@ _UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/sys
 class Subject:
     """An image under verification.
 
-    :param root: the guest's root filesystem, None when there is none to look at
-    :param disk: what an appliance found, None for a tar
+    :param disk: what an appliance found, for a disk
+    :param archive: what a tar has in it, for a tar
     """
 
     def __init__(
-        self, image: ImageFile, expected: Expectations, root: Tree | None = None, disk: GuestDisk | None = None
+        self,
+        image: ImageFile,
+        expected: Expectations,
+        *,
+        disk: GuestDisk | None = None,
+        archive: TarTree | None = None,
     ) -> None:
         self.image = image
         self.expected = expected
-        self.root = root
         self.disk = disk
+        self.archive = archive
+        #: the guest's root filesystem, None when there is none to look at
+        self.root: Tree | None = disk.tree if disk else archive
+        if archive and not is_root(archive):
+            self.root = None
 
     @property
     def tree(self) -> Tree:

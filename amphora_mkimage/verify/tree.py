@@ -190,3 +190,9 @@ class Tree(ABC):
         if real not in self._listings:
             self._listings[real] = self._list(real)
         return self._listings[real]
+
+
+def is_root(tree: Tree) -> bool:
+    """Tell whether an operating system starts here; os-release(5) may lie on a filesystem of its own (/usr)."""
+    named = any(tree.entry(path, follow=False) for path in ("/etc/os-release", "/usr/lib/os-release"))
+    return tree.is_directory("/etc") and (named or tree.is_file("/etc/fstab"))
