@@ -30,3 +30,5 @@ def run(guest: Guest, request: Request) -> None:
     install(guest, f"{_DIRECTORY}/94-amphora.cfg")
     if request.root_password_hash:
         install(guest, f"{_DIRECTORY}/95-amphora-root-password.cfg")
+        if request.ssh:
+            install(guest, f"{_DIRECTORY}/96-amphora-ssh-password.cfg")

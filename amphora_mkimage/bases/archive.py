@@ -115,7 +115,8 @@ class Archive:
         # apt-get update calls a suite that it could not fetch a warning, and goes on with an old index or without it.
         problems = [line for line in output.splitlines() if line.startswith(("W:", "E:", "Err:"))]
         if strict and problems:
-            raise MkimageError(f"{what}: {problems[-1]}", self._remedy(output), tail=problems)
+            told = next((line for line in problems if re.match(r"E:|W: (Failed|GPG)", line)), problems[-1])
+            raise MkimageError(f"{what}: {told[3:]}", self._remedy(output), tail=problems)
         return output
 
     def _run(self, argv: Sequence[str], *, what: str) -> str:
