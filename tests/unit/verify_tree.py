@@ -179,7 +179,8 @@ class TreeBuilder:
 def bzimage(version: str) -> bytes:
     """The start of an x86 kernel (Documentation/arch/x86/boot.rst)."""
     image = bytearray(64 << 10)
-    image[0x1FE:0x206] = b"\x55\xaaHdrS"
+    image[0x1FE:0x200] = b"\x55\xaa"
+    image[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", image, 0x20E, 0x1000)
     text = f"{version} (builder@nowhere) #1 SMP\0".encode()
     image[0x1200 : 0x1200 + len(text)] = text
