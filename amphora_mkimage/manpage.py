@@ -1,0 +1,224 @@
+"""What is written about the command line, made from the command line itself, so that it cannot lie.
+
+``python -m amphora_mkimage.manpage`` prints the man page, with ``--markdown`` the README's table of options, with
+``--completion bash`` a completion script; ``--write`` brings all three up to date in a checkout. The prose around the
+generated parts stands in ``files/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from amphora_mkimage import __version__, accelerator, cli, completion, settings
+from amphora_mkimage.bases import BASES, mirror
+from amphora_mkimage.completion import actions, command_parser
+from amphora_mkimage.errors import ExitStatus
+from amphora_mkimage.settings import Setting
+
+FILES = Path(__file__).with_name("files")
+REPOSITORY = Path(__file__).resolve().parents[1]
+README, MAN_PAGE, COMPLETION = "README.md", "docs/amphora-mkimage.1", "docs/completion.bash"
+#: The README's table stands between these.
+TABLE_BEGIN, TABLE_END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
+
+_STATUS = {
+    ExitStatus.OK: "Built; or verified and complete; or booted and running.",
+    ExitStatus.FAILED: "The build failed, or the image lacks something, or does not run.",
+    ExitStatus.HOST: "This host cannot do it; check says what to install or allow.",
+    ExitStatus.BAD_VALUE: "An option or variable has a value that cannot be used.",
+    ExitStatus.INTERRUPTED: "Interrupted (SIGINT, SIGTERM or SIGHUP); nothing is left behind.",
+}
+
+#: Variables that are no settings of a build, because they describe the host.
+_HOST_VARIABLES = {
+    ", ".join(mirror.CA_VARIABLES): "CA bundle with which https mirrors are checked; the first that is set wins.",
+    accelerator.OVERRIDE: "How verify and boot run guests: kvm, tcg, or auto (the default): try whether KVM works.",
+}
+
+
+def man_page() -> str:
+    """Give the man page (man(7))."""
+    parts = {
+        "VERSION": escape(__version__),
+        "SYNOPSIS": "\n.br\n".join(_synopsis(name) for name in cli.COMMANDS if name != "build"),
+        "COMMANDS": _paragraphs((f"\\fB{escape(name)}\\fR", text) for name, text in cli.COMMANDS.items()),
+        "OPTIONS": _paragraphs(_build_options()),
+        "COMMAND_OPTIONS": "\n".join(
+            f".SS Options of {name}\n{_options(command_parser(name))}" for name in cli.COMMANDS if name != "build"
+        ),
+        "ENVIRONMENT": _paragraphs((f"\\fB{escape(name)}\\fR", text) for name, text in environment().items()),
+        "EXIT_STATUS": _paragraphs((f"\\fB{int(status)}\\fR", text) for status, text in _STATUS.items()),
+    }
+    return fill("amphora-mkimage.1.in", parts)
+
+
+def markdown() -> str:
+    """Give the README's table of options."""
+    rows = ["| option | variable | default | meaning |", "|---|---|---|---|"]
+    for setting in settings.SETTINGS:
+        names = " ".join(f"`{flag}`" for flag in setting.flags)
+        if names and setting.metavar:
+            names += f" {setting.metavar}"
+        variables = ", ".join(f"`{variable.name}`" for variable in setting.variables)
+        default = _default(setting)
+        rows.append(f"| {names} | {variables} | {f'`{default}`' if default else ''} | {_cell(_meaning(setting))} |")
+    rows += ["| `-v` `--version` | | | show the version |", "| `-h` `--help` | | | show the help |", ""]
+    rows += ["| command | option | meaning |", "|---|---|---|"]
+    for name in cli.COMMANDS:
+        for action in actions(command_parser(name)) if name != "build" else ():
+            option = " ".join((f"`{' '.join(action.option_strings)}`", *_value_name(action)))
+            rows.append(f"| {name} | {_cell(option)} | {_cell(action.help or '')} |")
+    return "\n".join(rows) + "\n"
+
+
+def environment() -> dict[str, str]:
+    """Give every variable that is read, with its meaning."""
+    found = {}
+    for setting in settings.SETTINGS:
+        for number, variable in enumerate(setting.variables):
+            later = [other.name for other in setting.variables[number + 1 :]]
+            if setting.flags:
+                text = f"{'The opposite of' if variable.inverted else 'As'} {setting.flags[0]}"
+                text += f"; goes before {', '.join(later)}." if later else "."
+            elif number:
+                text = f"As {setting.variables[0].name}, which goes before it."
+            else:
+                default = _default(setting)
+                text = _sentence(_meaning(setting)) + (f" Default: {default}." if default else "")
+            found[variable.name] = text
+    return found | _HOST_VARIABLES
+
+
+def escape(text: str) -> str:
+    r"""Escape text for roff (groff_char(7)).
+
+    ``-`` is a hyphen unless it is written ``\-``; a line that starts with ``.`` or ``'`` would be a request.
+    """
+    text = (
+        text.replace("\\", "\\e").replace("-", "\\-").replace("~", "\\(ti").replace("^", "\\(ha").replace("`", "\\(ga")
+    )
+    text = text.replace("'", "\\(aq").replace('"', "\\(dq")
+    return f"\\&{text}" if text.startswith(".") else text
+
+
+def fill(template: str, parts: Mapping[str, str]) -> str:
+    """Put parts in place of their ``@NAME@`` in a file of ours."""
+    return re.sub(r"@([A-Z_]+)@", lambda match: parts[match[1]], (FILES / template).read_text(encoding="utf-8"))
+
+
+def write(repository: Path) -> None:
+    """Bring the README's table, the man page and the completion script of a checkout up to date."""
+    readme = repository / README
+    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    (repository / MAN_PAGE).write_text(man_page(), encoding="utf-8")
+    (repository / COMPLETION).write_text(completion.script(), encoding="utf-8")
+
+
+def with_table(readme: str) -> str:
+    """Give the README's text with the table as it should be now."""
+    before, _, rest = readme.partition(TABLE_BEGIN)
+    _, _, after = rest.partition(TABLE_END)
+    return f"{before}{TABLE_BEGIN}\n\n{markdown()}\n{TABLE_END}{after}"
+
+
+def _synopsis(name: str) -> str:
+    image = any(not action.option_strings for action in command_parser(name)._actions)
+    operand = '.RI [ option " ...] " IMAGE' if image else '.RI [ option " ...]"'
+    return f".B amphora-mkimage {name}\n{operand}"
+
+
+def _build_options() -> Iterator[tuple[str, str]]:
+    """Give the options of ``build``, from the settings rather than the parser: these know what is refused today."""
+    for setting in settings.SETTINGS:
+        if setting.flags:
+            default = f" Default: {_default(setting)}." if _default(setting) else ""
+            origin = f" Variable: {', '.join(variable.name for variable in setting.variables)}." * bool(
+                setting.variables
+            )
+            yield (
+                _tag(setting.flags, [setting.metavar] * bool(setting.metavar)),
+                _sentence(_meaning(setting)) + default + origin,
+            )
+    yield _tag(("-v", "--version"), ()), "Show the version."
+    yield _tag(("-h", "--help"), ()), "Show the help."
+
+
+def _options(parser: argparse.ArgumentParser) -> str:
+    return _paragraphs(
+        (_tag(action.option_strings, _value_name(action)), (action.help or "").replace("%%", "%"))
+        for action in actions(parser)
+    )
+
+
+def _tag(flags: Iterable[str], values: Iterable[str]) -> str:
+    names = ", ".join(f"\\fB{escape(flag)}\\fR" for flag in flags)
+    return names + "".join(f" \\fI{escape(value)}\\fR" for value in values)
+
+
+def _value_name(action: argparse.Action) -> list[str]:
+    if action.nargs == 0:
+        return []
+    if action.choices:
+        return ["|".join(map(str, action.choices))]
+    return [str(action.metavar or action.dest.upper())]
+
+
+def _paragraphs(entries: Iterable[tuple[str, str]]) -> str:
+    """Give tagged paragraphs; the tag is roff already, the text is not."""
+    return "\n".join(f".TP\n{tag}\n{escape(_sentence(text))}" for tag, text in entries)
+
+
+def _meaning(setting: Setting) -> str:
+    if setting.later:
+        return f"{setting.help}; refused today: {setting.later}"
+    if setting.unused:
+        return f"{setting.help}; accepted and unused: it has no meaning without diskimage-builder"
+    available = {"arch": sorted({arch for base in BASES.values() for arch in base.bootloader}), "base_os": list(BASES)}
+    if setting.name in available and setting.choices:
+        usable = available[setting.name]
+        refused = [choice for choice in setting.choices if choice not in usable]
+        return f"{setting.help}: {', '.join(usable)}; known, but not there yet: {', '.join(refused)}"
+    return f"{setting.help}: {', '.join(setting.choices)}" if setting.choices else setting.help
+
+
+def _default(setting: Setting) -> str:
+    if isinstance(setting.default, bool):
+        return str(setting.default) if not setting.switch else ""
+    return setting.default or ""
+
+
+def _sentence(text: str) -> str:
+    """Make a sentence; names of programs, such as "cloud-init", keep their small first letter."""
+    first = text.partition(" ")[0]
+    return (text if "-" in first else text[:1].upper() + text[1:]).rstrip(".") + "."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    """Print one of them, or write all."""
+    parser = argparse.ArgumentParser(prog="python -m amphora_mkimage.manpage", description=__doc__)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--markdown", action="store_true", help="print the README's table")
+    what.add_argument("--completion", choices=("bash",), help="print a completion script")
+    what.add_argument("--write", action="store_true", help="update README.md and docs/ of this checkout")
+    arguments = parser.parse_args()
+    if arguments.write:
+        write(REPOSITORY)
+    elif arguments.markdown:
+        sys.stdout.write(markdown())
+    elif arguments.completion:
+        sys.stdout.write(completion.script())
+    else:
+        sys.stdout.write(man_page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
