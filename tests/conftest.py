@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,16 @@ def run_cli() -> RunCli:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_cli() -> Callable[..., subprocess.Popen[bytes]]:
+    """Start ``amphora-mkimage`` and do not wait; further keywords are Popen's."""
+
+    def start(*arguments: object, env: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(cli_argv(*arguments), env=clean_environment(env), **more)
+
+    return start
 
 
 @pytest.fixture(scope="session")
