@@ -24,7 +24,7 @@ benchmark: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/run.py
 
 docs: $(VENV)/.installed
-	$(VENV)/bin/python -m amphora_mkimage.manpage > docs/amphora-mkimage.1
+	$(VENV)/bin/python -m amphora_mkimage.manpage --write
 
 # Lines of bindep.txt without a comment; a package that is there already costs nothing.
 system-packages:

@@ -82,6 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
         text = setting.help.replace("%", "%%")
         if setting.default and not setting.switch:
             text += f" (default: {setting.default})"
+        if setting.later:
+            text += "; refused today"
         if setting.variables:
             text += f" [{', '.join(variable.name for variable in setting.variables)}]"
         if setting.switch:
@@ -97,6 +99,7 @@ def _build(words: list[str]) -> int:
     notes: list[str] = []
     values = settings.resolve(arguments, dict(os.environ))
     wish = request.make(values, os.environ, notes.append)
+    _tidy_environment()
     with tempfile.TemporaryFile() as unnamed:
         log = wish.log_file.open("wb") if wish.log_file else unnamed
         console = Console(log=log, trace=bool(values["trace"].value))
@@ -112,6 +115,17 @@ def _build(words: list[str]) -> int:
             if wish.log_file:
                 log.close()
     return ExitStatus.OK
+
+
+def _tidy_environment() -> None:
+    """Keep secrets from the programs that we start, and let apt, which reads small letters only, see the proxies."""
+    for setting in settings.SETTINGS:
+        if setting.secret or setting.name == "mirror":  # a mirror's URL may carry a password
+            for variable in setting.variables:
+                os.environ.pop(variable.name, None)
+    for name in ("https_proxy", "no_proxy"):
+        if name not in os.environ and os.environ.get(name.upper()):
+            os.environ[name] = os.environ[name.upper()]
 
 
 def _run(work: plan.Plan, console: Console, *, dry_run: bool) -> None:

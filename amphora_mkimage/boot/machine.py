@@ -43,6 +43,9 @@ def image_format(image: Path, console: Console) -> str:
     remedy = "end what uses the image; it must be a qcow2, raw or vhd file"
     info = json.loads(process.run(argv, console, what=f"cannot read {image}", remedy=remedy))
     found = str(info["format"])
+    if "backing-filename" in info or info.get("format-specific", {}).get("data", {}).get("data-file"):
+        # qemu would open whatever host file a hostile image names.
+        raise BadValueError(f"{image} refers to another file", "flatten it: qemu-img convert -O qcow2 IMAGE NEW")
     if found not in FORMATS:
         raise BadValueError(f"{image}: format {found} cannot be booted", "accepted formats: qcow2, raw, vhd")
     if found == "raw" and not _has_boot_signature(image):

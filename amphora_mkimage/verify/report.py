@@ -60,7 +60,9 @@ class Report:
         for group in dict.fromkeys(outcome.check.group for outcome in self.outcomes):
             outcomes = [outcome for outcome in self.outcomes if outcome.check.group == group]
             lines += ["", f"{group}: {_tally(outcomes)}", *_lines(outcomes, everything)]
-        verdict = "a complete amphora" if self.complete else "NOT a complete amphora"
+        bare = any(outcome.check.group == "agent" and outcome.result is Result.INFO for outcome in self.outcomes)
+        whole = "complete, but for the agent that it was built without" if bare else "a complete amphora"
+        verdict = whole if self.complete else "NOT a complete amphora"
         findings = Counter(finding.result for outcome in self.outcomes for finding in outcome.findings)
         numbers = f"{findings[Result.FAIL]} failures, {findings[Result.WARN]} warnings"
         lines += ["", f"{verdict}: {numbers} ({len(self.outcomes)} checks in {self.seconds:.0f} s)"]

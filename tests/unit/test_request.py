@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from public import PYTHON, public_root
 
-from amphora_mkimage import cli, packages, request, settings, stages
+from amphora_mkimage import cli, packages, process, request, settings, stages
 from amphora_mkimage.bases import BASES, mirror
 from amphora_mkimage.errors import BadValueError, ExitStatus
 from amphora_mkimage.stages import sysctl
@@ -337,3 +337,14 @@ def test_a_missing_directory_may_be_made_later(tmp_path: Path) -> None:
     made = make("-c", str(tmp_path / "a/b"), "-w", str(tmp_path / "c"))
     assert made.cache_dir == tmp_path / "a/b"
     assert not os.path.lexists(tmp_path / "a")
+
+
+def test_secrets_in_variables_reach_no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMP_ROOTPW", "Hunter2")
+    monkeypatch.setenv("BASE_OS_MIRROR", "http://user:Hunter2@mirror.example/debian")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.delenv("https_proxy", raising=False)
+    cli._tidy_environment()
+    assert "Hunter2" not in str(process.environment())
+    assert process.environment()["https_proxy"] == "http://proxy.example:3128"  # apt reads small letters only
+    monkeypatch.delenv("https_proxy")
