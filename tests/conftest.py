@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from amphora_mkimage import settings
+
+# A shell's background job ignores SIGINT, and so would every program that the tests start and interrupt (execve(2)).
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Completed = subprocess.CompletedProcess[str]
 RunCli = Callable[..., Completed]
