@@ -29,6 +29,7 @@ from amphora_mkimage.verify.tree import Entry, Tree, TreeError
 DEADLINE_SECONDS = 900.0
 _MEMORY_MIB = 768
 _CHUNK = 2 << 20
+_LABEL = "image"
 _INSTALL = "install the distribution's python3-guestfs; a virtual environment needs --system-site-packages to see it"
 
 
@@ -54,7 +55,7 @@ class Appliance:
         self.handle = _handle(accelerator)
         self.device = "/dev/sda"
         try:
-            self.handle.add_drive_opts(str(path.resolve()), readonly=True, format=qemu_format)
+            self.handle.add_drive_opts(str(path.resolve()), readonly=True, format=qemu_format, label=_LABEL)
             with console.step(f"Starting the appliance ({'KVM' if accelerator.kvm else 'emulated'})"):
                 self._timer.start()
                 self.handle.launch()
@@ -115,6 +116,16 @@ class Appliance:
         )
         output, _, status = printed.rstrip().rpartition("\n")
         return int(status) if status.isdigit() else -1, output.strip()
+
+    def own_name(self, device: str) -> str:
+        """Give a device's name in the appliance's shell.
+
+        The kernel there probes disks in any order: its own sda may be the appliance's root. libguestfs' calls translate
+        names, its shell does not; the label of the drive is a name for both (guestfs(3), "DISK LABELS").
+        """
+        if device.startswith(self.device):
+            return f"/dev/disk/guestfs/{_LABEL}{device.removeprefix(self.device)}"
+        return device
 
     def read_disk(self, offset: int, size: int) -> bytes:
         """Read from the disk itself."""

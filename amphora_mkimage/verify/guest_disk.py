@@ -6,9 +6,8 @@ import posixpath
 from dataclasses import dataclass, field
 
 from amphora_mkimage.console import Console
-from amphora_mkimage.verify import fstab, package_database
+from amphora_mkimage.verify import fstab
 from amphora_mkimage.verify.appliance import Appliance, ApplianceTree
-from amphora_mkimage.verify.package_database import Package
 from amphora_mkimage.verify.partition_table import PartitionTable, parse
 from amphora_mkimage.verify.tree import TreeError, is_root
 
@@ -66,7 +65,6 @@ class GuestDisk:
     :param root: the filesystem of the only one
     :param esp_files: lower-case paths on the EFI system partition
     :param esp_configs: the text of GRUB's configuration files there, by path
-    :param rpm: packages, for a guest that has RPM
     :param unmounted: lines of fstab that name nothing on this disk
     :param free: bytes free on the root filesystem; ``size``: its bytes
     """
@@ -78,8 +76,6 @@ class GuestDisk:
     root: Filesystem | None = None
     esp_files: list[str] = field(default_factory=list)
     esp_configs: dict[str, str] = field(default_factory=dict)
-    rpm: list[Package] | None = None
-    rpm_problem: str = ""
     unmounted: list[str] = field(default_factory=list)
     free: int = 0
     size: int = 0
@@ -121,7 +117,7 @@ def _fsck(appliance: Appliance, filesystem: Filesystem) -> None:
         return
     command, clean = _CHECKERS[filesystem.type]
     try:
-        status, filesystem.report = appliance.shell(command, filesystem.device)
+        status, filesystem.report = appliance.shell(command, appliance.own_name(filesystem.device))
     except TreeError as error:
         filesystem.report = str(error)
         return
@@ -189,20 +185,7 @@ def _open_root(disk: GuestDisk, mountable: str) -> None:
     appliance.call("mount_options", _MOUNT_OPTIONS, mountable, "/")
     assert disk.root is not None
     disk.root.mountpoint = "/"
-    has_rpm = _has_rpm(ApplianceTree(appliance))
-    if has_rpm:
-        try:
-            appliance.call("inspect_os")  # the list of packages wants it to have run
-        except TreeError as error:
-            disk.rpm_problem = str(error)
-        appliance.call("umount_all")
-        appliance.call("mount_options", _MOUNT_OPTIONS, mountable, "/")
     _mount_others(disk)
-    if has_rpm and not disk.rpm_problem:
-        try:
-            disk.rpm = _rpm_packages(appliance, mountable)
-        except TreeError as error:
-            disk.rpm_problem = str(error)
     space = appliance.call("statvfs", "/")
     disk.free, disk.size = space["bavail"] * space["frsize"], space["blocks"] * space["frsize"]
     disk.tree = ApplianceTree(appliance)
@@ -232,17 +215,3 @@ def _mount_others(disk: GuestDisk) -> None:
                 filesystem.mountpoint = real[0]
         except TreeError as error:
             filesystem.mount_error = filesystem.mount_error or f"not on {entry.mountpoint}: {error}"
-
-
-def _has_rpm(tree: ApplianceTree) -> bool:
-    if tree.is_file(package_database.DPKG_STATUS):
-        return False
-    files = [f"{d}/{name}" for d in package_database.RPM_DATABASES for name in package_database.RPM_FILES]
-    return any(tree.is_file(path) for path in files)
-
-
-def _rpm_packages(appliance: Appliance, mountable: str) -> list[Package]:
-    return [
-        Package(a["app2_name"], f"{a['app2_version']}-{a['app2_release']}", a["app2_arch"])
-        for a in appliance.call("inspect_list_applications2", mountable)
-    ]

@@ -118,15 +118,16 @@ def _module_versions(subject: Subject, path: str) -> set[str] | None:
     real, entry = found
     segments = kernel_file.segments(lambda offset, size: subject.tree.read(real, offset=offset, size=size), entry.size)
     for offset, kind in segments:
-        # The first hit is enough, and ends the decompression.
+        # The first name tells that it is a list at all; the first hit is enough, and ends the decompression.
         command = (
             f'tail -c +{offset + 1} "/sysroot$1" | {_DECOMPRESSORS[kind]} 2>/dev/null | cpio -it --quiet 2>/dev/null'
-            " | { head -n 1 > /tmp/first; grep -m 1 -oE '(^|/)lib/modules/[^/]+'; test -s /tmp/first; }"
+            r" | sed -nE '1p; \#(^|/)lib/modules/[^/]+#{s#^(.*/)?(lib/modules/[^/]+).*#\2#p;q}'"
         )
-        status, printed = subject.disk.appliance.shell(command, real)
-        if status:
+        _, printed = subject.disk.appliance.shell(command, real)
+        names = printed.splitlines()
+        if not names:
             return None
-        versions = {line.rpartition("/")[2] for line in printed.splitlines()}
+        versions = {name.removeprefix("lib/modules/") for name in names[1:]}
         if versions:
             return versions
     return set()

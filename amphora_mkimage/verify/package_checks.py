@@ -111,9 +111,9 @@ def required(subject: Subject) -> Iterator[Finding]:
     for name in _ASKED_BY_THE_AGENT:
         if name not in subject.packages:
             yield fail(f"{name} is not in the package database", "install the distribution's package")
-    for alternatives in _required(subject):
-        if not any(name in subject.packages for name in alternatives.split("|")):
-            yield fail(f"{alternatives.replace('|', ' or ')} is not installed")
+    missing = [a for a in _required(subject) if not any(name in subject.packages for name in a.split("|"))]
+    if missing:
+        yield fail(f"not installed: {some([a.replace('|', ' or ') for a in missing], len(missing))}")
     for name, cost in _WANTED.get(subject.family, {}).items():
         if name not in subject.packages:
             yield warn(f"{name} is not installed: {cost}")

@@ -14,7 +14,7 @@ from amphora_mkimage.verify.expectations import Expectations
 from amphora_mkimage.verify.guest_disk import GuestDisk
 from amphora_mkimage.verify.image_file import ImageFile
 from amphora_mkimage.verify.kernel_file import HEAD_BYTES, kernel_kind
-from amphora_mkimage.verify.package_database import Package
+from amphora_mkimage.verify.package_database import DatabaseError, Package
 from amphora_mkimage.verify.tar_tree import TarTree
 from amphora_mkimage.verify.tree import Tree, TreeError, is_root
 
@@ -83,22 +83,36 @@ class Subject:
     @cached_property
     def packages(self) -> dict[str, Package]:
         """What the package database knows, by name; empty when it cannot be read (see :attr:`packages_problem`)."""
-        if self.tree.is_file(package_database.DPKG_STATUS):
-            found = package_database.parse_dpkg(self.tree.text(package_database.DPKG_STATUS))
-        else:
-            found = (self.disk.rpm or []) if self.disk else []
-        return {package.name: package for package in found}
+        try:
+            return {package.name: package for package in self._read_packages()}
+        except DatabaseError:
+            return {}
 
     @property
     def packages_problem(self) -> str:
         """Why there is no list of packages, or ""."""
         if self.packages:
             return ""
+        try:
+            self._read_packages()
+        except DatabaseError as error:
+            return f"the RPM database cannot be read: {error}"
         if self.tree.is_file(package_database.DPKG_STATUS):
             return "dpkg's database is empty"
-        if self.disk and self.disk.rpm_problem:
-            return f"the RPM database cannot be read: {self.disk.rpm_problem}"
+        if any(self.tree.is_file(path) for path in package_database.RPM_OTHER):
+            return "the RPM database is in a format that was given up before any release that the agent runs on"
         return "there is no package database"
+
+    def _read_packages(self) -> list[Package]:
+        if self.tree.is_file(package_database.DPKG_STATUS):
+            return package_database.parse_dpkg(self.tree.text(package_database.DPKG_STATUS))
+        for path in package_database.RPM_DATABASES:
+            if self.tree.is_file(path):
+                log = f"{path}-wal"
+                return package_database.parse_rpm(
+                    self.tree.read(path), self.tree.read(log) if self.tree.is_file(log) else b""
+                )
+        return []
 
     # --- files ---------------------------------------------------------------------------------------------------
 
