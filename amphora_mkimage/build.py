@@ -6,11 +6,11 @@ The caller's process keeps the output files and waits; all work is done by proce
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import shutil
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -32,6 +32,8 @@ from amphora_mkimage.plan import Plan
 
 #: Memory that a build in a tmpfs takes: the tree, the packages, the disk's written blocks; measured in docs/time.md.
 TMPFS_BYTES = 3 << 30
+
+_CACHE = "free some space where the cache is, or keep it elsewhere with -c"
 
 
 @dataclass(frozen=True)
@@ -206,21 +208,19 @@ class _Worker:
             for deb in new:
                 self.store.put_deb(deb.sha256, archive.archives / deb.file_name)
 
-        keeper = threading.Thread(target=keep)
-        keeper.start()
-        try:
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+            kept = pool.submit(keep)
             bootstrap.bootstrap(
                 self.tree, archive, self.plan.wanted, self.request.release, self.request.arch, self.console
             )
-        finally:
-            keeper.join()
+        kept.result()  # raises what went wrong there
         shutil.rmtree(archive.directory)
 
     def _pack(self, key: str) -> None:
         with self.store.writing_base(key) as file:
             argv = ["tar", "--create", f"--directory={self.tree}", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
             argv += ["--use-compress-program=zstd -1 -T0", f"--file=/proc/self/fd/{file.fileno()}", "."]
-            process.run(argv, self.console, what="cannot cache the base", pass_fds=(file.fileno(),))
+            process.run(argv, self.console, what="cannot cache the base", remedy=_CACHE, pass_fds=(file.fileno(),))
 
     def _unpack(self, kept: Path) -> None:
         self.tree.mkdir()
