@@ -197,6 +197,12 @@ class Machine:
         """Has qemu ended by itself?"""
         return self._child.poll() is not None
 
+    def ending(self) -> str:
+        """Say how qemu ended, and what it printed."""
+        code = self._child.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        return f"qemu {how}{''.join(f': {line}' for line in self.tail()[-3:])}"
+
     def tail(self) -> list[str]:
         """Return the last lines that qemu itself printed."""
         return self.messages.read_text(errors="replace").splitlines()[-10:]

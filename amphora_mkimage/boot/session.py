@@ -154,7 +154,7 @@ class Session:
         if ended and self._off:
             return Death("the guest switched itself off")
         if ended:
-            return Death(f"qemu ended: {' '.join(self.machine.tail()) or 'without a word'}")
+            return Death(self.machine.ending())
         if self._resets > RESETS:
             return Death(f"the guest restarts in a loop ({self._resets} times so far)")
         if report.error:

@@ -273,7 +273,7 @@ def running(tmp_path: Path, emulated: None) -> Iterator[tuple[subprocess.Popen[b
     """The tool in a process of its own, and its qemu; the guest has started and hangs."""
     image = boot_sector(tmp_path / "disk", (COM1, "hello\r\n"))
     argv = [sys.executable, "-m", "amphora_mkimage", "boot", "--console", str(image)]
-    with subprocess.Popen(argv, stderr=subprocess.PIPE) as tool:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
         assert tool.stderr is not None
         for line in tool.stderr:
             if b"hello" in line:
@@ -310,6 +310,8 @@ def test_a_qemu_that_is_killed_is_noticed(running: tuple[subprocess.Popen[bytes]
     tool, qemu = running
     os.kill(qemu, signal.SIGKILL)
     assert tool.wait(30) == ExitStatus.FAILED
+    assert tool.stdout is not None
+    assert b"problem: qemu was killed by SIGKILL" in tool.stdout.read()
 
 
 # --- what runs ---------------------------------------------------------------------------------------------------

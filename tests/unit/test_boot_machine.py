@@ -111,6 +111,17 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
         image_format(image, Console(io.StringIO()))
 
 
+@needs_qemu_img
+@pytest.mark.parametrize("option", ["backing_file={},backing_fmt=raw", "data_file={}"])
+def test_an_image_that_refers_to_another_file_is_refused(tmp_path: Path, option: str) -> None:
+    other, image = tmp_path / "secret", tmp_path / "image"
+    other.write_bytes(bytes(8 << 20))
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", option.format(other), str(image), "8M"]
+    subprocess.run(argv, check=True)
+    with pytest.raises(BadValueError, match="refers to another file"):
+        image_format(image, Console(io.StringIO()))
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadValueError, match="no such file"):
         image_format(tmp_path / "missing", Console(io.StringIO()))
