@@ -171,12 +171,13 @@ class _Worker:
             plan.check_size(debs)
         key = plan.base_key(debs)
         kept = self.store.checked_base(key)
+        new = [] if kept is not None else self._fetch(archive, debs)
+        # All that came from outside is here and verified: nothing that runs in the image ever gets the network.
+        userns.without_network()
         if kept is not None:
             with console.step("unpack the cached base"):
                 self._unpack(kept)
         else:
-            with console.step("download packages"):
-                new = self._download(archive, debs)
             with console.step("bootstrap"):
                 self._bootstrap(archive, new)
             with console.step("cache the base"):
@@ -192,13 +193,14 @@ class _Worker:
             "cached": kept is not None,
         }
 
-    def _download(self, archive: Archive, debs: Sequence[Deb]) -> list[Deb]:
+    def _fetch(self, archive: Archive, debs: Sequence[Deb]) -> list[Deb]:
         """Take packages from the cache and fetch the others; gives those that were fetched."""
-        new = [deb for deb in debs if not self.store.take_deb(deb.sha256, archive.archives / deb.file_name)]
-        cached = len(debs) - len(new)
-        self.console.note(f"{cached} packages from the cache, {sum(deb.size for deb in new) / 1e6:.0f} MB to download")
-        if new:
-            archive.download(debs)
+        with self.console.step("download packages"):
+            new = [deb for deb in debs if not self.store.take_deb(deb.sha256, archive.archives / deb.file_name)]
+            size = sum(deb.size for deb in new) / 1e6
+            self.console.note(f"{len(debs) - len(new)} packages from the cache, {size:.0f} MB to download")
+            if new:
+                archive.download(debs)
         return new
 
     def _bootstrap(self, archive: Archive, new: Sequence[Deb]) -> None:
@@ -230,8 +232,6 @@ class _Worker:
 
     def _run_stages(self, guest: NamespaceGuest) -> None:
         with guest.mounted():
-            # Nothing below needs the network any more, and nothing that runs in the image gets it.
-            userns.without_network()
             for stage in stages.wanted(self.request):
                 self.console.activity(stages.name(stage))
                 stage.run(guest, self.request)
