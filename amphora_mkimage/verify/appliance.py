@@ -9,11 +9,8 @@ for here (:mod:`amphora_mkimage.verify.guest_disk`).
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-import signal
 import stat
-import threading
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +20,7 @@ from amphora_mkimage.accelerator import Accelerator, prepare_libguestfs
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.verify.tree import Entry, Tree, TreeError
+from amphora_mkimage.verify.watchdog import Watchdog
 
 #: For all that is done in an appliance: a whole verification takes a minute under emulation. A damaged filesystem can
 #: keep a kernel or a checker busy for ever, and libguestfs itself waits without limit.
@@ -49,18 +47,18 @@ class Appliance:
         console: Console,
         deadline: float = DEADLINE_SECONDS,
     ) -> None:
-        self._expired = False
-        self._timer = threading.Timer(deadline, self._expire)
-        self._timer.daemon = True
-        self.handle = _handle(accelerator)
         self.device = "/dev/sda"
+        self.handle = _handle(accelerator)
+        self._watchdog = Watchdog(deadline)
         try:
             self.handle.add_drive_opts(str(path.resolve()), readonly=True, format=qemu_format, label=_LABEL)
             with console.step(f"Starting the appliance ({'KVM' if accelerator.kvm else 'emulated'})"):
-                self._timer.start()
+                self._watchdog.start()
                 self.handle.launch()
         except RuntimeError as error:
             self.close()
+            if self._watchdog.expired:
+                raise HostError(f"the appliance did not start within {deadline:.0f} s") from error
             lines = str(error).strip().splitlines()
             raise HostError(
                 f"libguestfs cannot start its appliance: {lines[0]}",
@@ -81,7 +79,7 @@ class Appliance:
 
     def close(self) -> None:
         """End the appliance, whatever state it is in."""
-        self._timer.cancel()
+        self._watchdog.stop()
         with contextlib.suppress(RuntimeError):
             self.handle.close()
 
@@ -94,7 +92,7 @@ class Appliance:
         try:
             return getattr(self.handle, name)(*arguments, **options)
         except (RuntimeError, UnicodeError) as error:  # UnicodeError: file names that are not UTF-8
-            if self._expired:
+            if self._watchdog.expired:
                 raise MkimageError(
                     "the image kept the appliance busy for too long; it was stopped", "the image may be damaged"
                 ) from error
@@ -134,12 +132,6 @@ class Appliance:
         except TreeError:
             return b""  # beyond its end
 
-    def _expire(self) -> None:
-        self._expired = True
-        # libguestfs has no cancellation for a call under way; without its qemu the call fails at once.
-        with contextlib.suppress(RuntimeError, ProcessLookupError):
-            os.kill(self.handle.get_pid(), signal.SIGKILL)
-
 
 def _handle(accelerator: Accelerator) -> Any:
     try:
@@ -151,7 +143,6 @@ def _handle(accelerator: Accelerator) -> Any:
     handle.set_network(False)
     handle.set_memsize(_MEMORY_MIB)
     handle.set_autosync(False)
-    handle.set_pgroup(True)  # an interrupt is ours to handle; qemu would vanish in the middle of a call
     return handle
 
 

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ from amphora_mkimage.verify import command
 from amphora_mkimage.verify.appliance import Appliance
 from amphora_mkimage.verify.report import Report
 from amphora_mkimage.verify.result import Outcome, Result
+from amphora_mkimage.verify.watchdog import Watchdog
 
 _NEEDED = ("qemu-img", "mke2fs", "debugfs", "sfdisk", "mkfs.vfat", "mcopy")
 pytestmark = pytest.mark.skipif(
@@ -294,18 +296,42 @@ def test_a_spoilt_copy_of_a_built_image(built_image: Path, tmp_path: Path) -> No
 # --- the host --------------------------------------------------------------------------------------------------------
 
 
-def test_an_appliance_that_never_answers_is_stopped(tmp_path: Path) -> None:
+def test_a_launch_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    make_image(amphora(), disk, tmp_path)
+    emulated = accelerator.Accelerator(False, "slow enough")
+    with pytest.raises(HostError, match="did not start within"):
+        Appliance(disk, "raw", emulated, Console(io.StringIO()), deadline=1.0)
+    assert qemus() == []
+
+
+def test_a_call_that_never_ends_is_stopped(tmp_path: Path) -> None:
     disk = tmp_path / "disk.raw"
     make_image(amphora(), disk, tmp_path)
     chosen = accelerator.choose(Console(io.StringIO()))
-    # A launch under emulation takes longer than the deadline; under KVM, what follows does.
-    with (
-        pytest.raises((HostError, MkimageError)),
-        Appliance(disk, "raw", chosen, Console(io.StringIO()), deadline=1.0) as appliance,
-    ):
-        while True:
-            appliance.shell("sleep 1")
+    with Appliance(disk, "raw", chosen, Console(io.StringIO()), deadline=120.0) as appliance:
+        appliance._watchdog.stop()
+        appliance._watchdog = Watchdog(1.0)
+        appliance._watchdog.start()
+        with pytest.raises(MkimageError, match="too long"):
+            appliance.shell("sleep 100000")
     assert qemus() == []
+
+
+def test_an_interrupt_ends_it(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    make_image(amphora(), disk, tmp_path)
+    environment = {**os.environ, "TMPDIR": str(tmp_path), accelerator.OVERRIDE: "tcg"}
+    argv = [sys.executable, "-m", "amphora_mkimage", "verify", str(disk)]
+    child = subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    assert "Starting the appliance" in child.stderr.readline()
+    time.sleep(1)  # into the launch, which Python's signal handlers wait for
+    child.terminate()
+    assert child.wait(timeout=60) == 130
+    child.stderr.close()
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [line for line in running if b"qemu" in line and str(tmp_path).encode() in line]
 
 
 def test_without_libguestfs_the_host_cannot(tmp_path: Path) -> None:

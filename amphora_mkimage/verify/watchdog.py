@@ -1,0 +1,83 @@
+"""End an appliance that takes too long, or that the user interrupts.
+
+A call of libguestfs cannot be cancelled, and Python runs no signal handler before it returns: Ctrl-C would wait for the
+end of a launch, and a filesystem that keeps the appliance's kernel busy would keep us for ever. Without its qemu the
+call fails at once. Another thread cannot ask the handle for qemu's process id, because the call under way holds its
+lock; so it is looked up among our children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Watchdog:
+    """Kills the qemu processes that are our children, when the deadline passes or an interrupt arrives.
+
+    :param deadline: seconds from :meth:`start`
+    """
+
+    def __init__(self, deadline: float) -> None:
+        self.expired = False
+        self._deadline = deadline
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._previous: int | None = None
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        # Only the main thread gets signals, so elsewhere there is none to watch for (signal.set_wakeup_fd).
+        with contextlib.suppress(ValueError):
+            self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        if self._previous is not None:
+            signal.set_wakeup_fd(self._previous)
+            self._previous = None
+        if self._thread.is_alive():
+            os.write(self._writer, b"\0")  # no signal has this number
+            self._thread.join()
+        for descriptor in (self._reader, self._writer):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._reader = self._writer = -1
+
+    def _watch(self) -> None:
+        end = time.monotonic() + self._deadline
+        numbers = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._reader, selectors.EVENT_READ)
+            # Other signals that Python handles arrive here, too.
+            while not any(number in _INTERRUPTS for number in numbers):
+                if not selector.select(max(0.0, end - time.monotonic())):
+                    self.expired = True
+                    break
+                numbers = os.read(self._reader, 64)
+                if 0 in numbers:
+                    return
+        for pid in _own_qemus():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _own_qemus() -> Iterator[int]:
+    """Find our children that are qemu (proc(5), /proc/pid/stat)."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, _, rest = path.read_text().partition(" (")
+        except OSError:
+            continue  # it ended meanwhile
+        name, _, fields = rest.rpartition(") ")
+        if int(fields.split()[1]) == os.getpid() and name.startswith("qemu"):
+            yield int(pid)
