@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from public import PYTHON, public_root
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a user or a small filesystem")
 
@@ -72,11 +73,12 @@ def test_an_ordinary_user_bootstraps_and_builds(user: pwd.struct_passwd, run_cli
 @pytest.fixture
 def run_cli_as(tmp_path: Path):
     def run(user: pwd.struct_passwd, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        network = {name: value for name, value in os.environ.items() if "proxy" in name.lower() or "CA_" in name}
+        env = {name: value for name, value in os.environ.items() if "proxy" in name.lower() or "CA_" in name}
+        env |= {"HOME": user.pw_dir, "USER": user.pw_name, "PYTHONPATH": str(public_root())}
         return subprocess.run(
-            [sys.executable, "-m", "amphora_mkimage", *arguments],
+            [PYTHON, "-m", "amphora_mkimage", *arguments],
             # sbin is left out, as Debian leaves it out of an ordinary user's PATH.
-            env={"HOME": user.pw_dir, "USER": user.pw_name, "PATH": "/usr/local/bin:/usr/bin:/bin", **network},
+            env={**env, "PATH": "/usr/local/bin:/usr/bin:/bin"},
             cwd=cwd,
             user=user.pw_uid,
             group=user.pw_gid,
