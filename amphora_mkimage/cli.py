@@ -46,7 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        return _dispatch(words)
+        try:
+            return _dispatch(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a result has seen enough (--dry-run | head). What is left of it must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.OK
     except KeyboardInterrupt:
         _report(InterruptedBuildError("interrupted"))
         return ExitStatus.INTERRUPTED

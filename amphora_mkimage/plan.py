@@ -52,7 +52,7 @@ class Plan:
     def describe(self, debs: Sequence[Deb], store: Store) -> str:
         """Give the text of --dry-run."""
         request = self.request
-        base_kept = store.base(self.base_key(debs)).exists()
+        base_kept = store.has_base(self.base_key(debs))
         kept = sum(deb.size for deb in debs if store.has_deb(deb.sha256))
         total = sum(deb.size for deb in debs)
         lines = [

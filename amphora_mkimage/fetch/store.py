@@ -3,12 +3,12 @@
 Layout under the cache directory, which may be shared with diskimage-builder's::
 
     amphora-mkimage/debs/<sha256>.deb           package files, by what they are
-    amphora-mkimage/bases/<key>.tar.zst         bootstrapped systems, by what they were made of
-    amphora-mkimage/bases/<key>.tar.zst.sha256
+    amphora-mkimage/bases/<key>-<sha256>.tar.zst
+                                                bootstrapped systems, by what they were made of and by what they are
 
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
-found. No locks are needed: two writers of one entry write the same content, and a reader that sees the sum of one
-beside the content of the other takes the entry for damaged and makes it again.
+found. No locks are needed: an entry's name has the hash of its content, so two writers never give one name to different
+contents.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,72 +75,80 @@ class Store:
     def put_deb(self, sha256: str, source: Path) -> None:
         """Add a package file that was verified."""
         if not self.has_deb(sha256):
-            with self._writing(self._deb(sha256)) as file, source.open("rb") as original:
-                shutil.copyfileobj(original, file, _COPY_BYTES)
+            with self._writing(self.debs, self._deb(sha256).name) as entry, source.open("rb") as original:
+                shutil.copyfileobj(original, entry.file, _COPY_BYTES)
 
     # -- bootstrapped bases ------------------------------------------------------------------------------------------
 
-    def base(self, key: str) -> Path:
-        """Path of a base's entry, whether it is there or not."""
-        return self.bases / f"{key}.tar.zst"
+    def has_base(self, key: str) -> bool:
+        """Tell whether a base is there, unchecked (for the plan)."""
+        return bool(self._bases(key))
 
     def checked_base(self, key: str) -> Path | None:
         """Path of a base that is there and is what was written; None when it is absent or damaged."""
-        path = self.base(key)
-        try:
-            expected = self._sum(path).read_text(encoding="ascii").strip()
-            with path.open("rb") as file:
-                found = _digest(file)
-        except FileNotFoundError:
-            return None
-        if found != expected:
+        for path in self._bases(key):
+            try:
+                with path.open("rb") as file:
+                    found = _digest(file)
+            except FileNotFoundError:
+                continue  # another build found it damaged
+            if path.name == _base_name(key, found):
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                return path
             self._damaged(path)
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(path)
-        return path
+        return None
 
     @contextlib.contextmanager
     def writing_base(self, key: str) -> Iterator[BinaryIO]:
         """Give a file to write a base to; it becomes an entry when the block ends without error."""
-        path = self.base(key)
-        with self._writing(path) as file:
-            yield file
-            file.flush()
-            file.seek(0)
-            digest = _digest(file)
-            with self._writing(self._sum(path)) as sum_file:
-                sum_file.write(f"{digest}\n".encode())
+        with self._writing(self.bases) as entry:
+            yield entry.file
+            entry.file.flush()
+            entry.file.seek(0)
+            entry.name = _base_name(key, _digest(entry.file))
 
     # -- helpers -----------------------------------------------------------------------------------------------------
 
     def _deb(self, sha256: str) -> Path:
         return self.debs / f"{sha256}.deb"
 
-    @staticmethod
-    def _sum(path: Path) -> Path:
-        return path.with_name(f"{path.name}.sha256")
+    def _bases(self, key: str) -> list[Path]:
+        return sorted(self.bases.glob(_base_name(key, "*")))
 
     def _damaged(self, path: Path) -> None:
         self._on_damage(f"the cache entry {path} is damaged: it is removed and made again")
         path.unlink(missing_ok=True)
-        self._sum(path).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _writing(self, path: Path) -> Iterator[BinaryIO]:
-        fd, temporary = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    def _writing(self, directory: Path, name: str = "") -> Iterator[_Entry]:
+        """Give an entry to be; the name may be set as late as at the end of the block."""
+        fd, temporary = tempfile.mkstemp(prefix=".partial-", dir=directory)
         try:
             with os.fdopen(fd, "w+b") as file:
-                yield file
+                entry = _Entry(file, name)
+                yield entry
                 file.flush()
                 # Without this a crash of the host can leave a complete name on incomplete content (rename(2),
                 # fsync(2)).
                 os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105
+            os.replace(temporary, directory / entry.name)  # noqa: PTH105
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
             raise
+
+
+@dataclass
+class _Entry:
+    """A cache entry that is being written."""
+
+    file: BinaryIO
+    name: str
+
+
+def _base_name(key: str, digest: str) -> str:
+    return f"{key}-{digest}.tar.zst"
 
 
 def copy_hashing(source: BinaryIO, target: BinaryIO) -> str:
