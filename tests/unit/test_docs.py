@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amphora_mkimage import cli, completion, manpage, settings
+from amphora_mkimage.probe.tools import TOOLS
 
 REPOSITORY = Path(__file__).parents[2]
 REGENERATE = "out of date; run: .venv/bin/python -m amphora_mkimage.manpage --write"
@@ -43,6 +44,12 @@ def test_every_flag_and_variable_is_documented() -> None:
         for variable in setting.variables:
             assert f"`{variable.name}`" in table
             assert f"\\fB{variable.name}\\fR" in page
+
+
+def test_make_installs_every_tool_that_check_looks_for() -> None:
+    """Essential packages (deb-policy 3.8) and apt are on every host that has make and git."""
+    listed = {line.split()[0] for line in read("bindep.txt").splitlines() if line and not line.startswith("#")}
+    assert {tool.package for tool in TOOLS} - {"apt", "coreutils", "dpkg"} <= listed
 
 
 @pytest.mark.parametrize(
