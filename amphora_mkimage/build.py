@@ -6,18 +6,16 @@ The caller's process keeps the output files and waits; all work is done by proce
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage import manifest, process, stages
+from amphora_mkimage import manifest, stages
 from amphora_mkimage.bases import bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
@@ -29,11 +27,7 @@ from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
 from amphora_mkimage.plan import Plan
-
-#: Memory that a build in a tmpfs takes: the tree, the packages, the disk's written blocks; measured in docs/time.md.
-TMPFS_BYTES = 3 << 30
-
-_CACHE = "free some space where the cache is, or keep it elsewhere with -c"
+from amphora_mkimage.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def build(plan: Plan, console: Console) -> None:
             stack.callback(output.close)
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
         worker = _Worker(plan, console, work, {kind: output.fd for kind, output in outputs.items()})
-        result = userns.run(worker.run, id_map=id_map, on_end=worker.clean)
+        result = userns.run(worker.run, id_map=id_map, on_end=worker.place.remove)
         console.timings.update(result.timings)
         with console.step("hash and publish"):
             _publish(plan, outputs, result, console)
@@ -75,7 +69,7 @@ def resolve(plan: Plan, console: Console) -> list[Deb]:
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
         archive = _archive(plan, Path(directory), console)
         archive.update()
-        debs = archive.resolve(plan.wanted)
+        debs = archive.resolve(["?essential", "apt", *plan.wanted])
         plan.check_size(debs)
         return debs
 
@@ -117,26 +111,24 @@ class _Worker:
         self.plan = plan
         self.request = plan.request
         self.console = console
-        self.work = work
         self.targets = targets
-        self.tree = work / "tree"
-        self.store = Store(plan.request.cache_dir, console.warn)
+        self.place = Workplace(work, Store(plan.request.cache_dir, console.warn), console)
 
     def run(self) -> Result:
         """Do everything but publishing."""
         if self.request.use_tmpfs:
-            self._mount_tmpfs()
-        self.store.prepare()
+            self.place.mount_tmpfs()
+        self.place.store.prepare()
         base = self._make_base()
-        guest = NamespaceGuest(self.tree, self.console)
+        guest = NamespaceGuest(self.place.tree, self.console)
         with self.console.step("configure"):
             self._run_stages(guest)
-        installed = manifest.packages(self.tree)
+        installed = manifest.packages(self.place.tree)
         guest.close()
         filesystem_uuid = str(uuid.uuid4())
         if "tar" in self.targets:
             with self.console.step("write tar"):
-                formats.archive(self.tree, self.targets["tar"], self.console)
+                formats.archive(self.place.tree, self.targets["tar"], self.console)
         disks = [kind for kind in self.targets if kind != "tar"]
         if disks:
             disk = self._make_disk(filesystem_uuid)
@@ -145,90 +137,20 @@ class _Worker:
                     formats.convert(disk, kind, self.targets[kind], self.console)
         return Result(base, installed, filesystem_uuid, self.console.timings)
 
-    def clean(self) -> None:
-        """Remove the working directory; called at the very end, also when the process outside has died."""
-        with contextlib.suppress(OSError):
-            userns.unmount(self.work)
-        for _ in range(100):
-            # More than once, because what was just killed, or another thread, may still add a file.
-            shutil.rmtree(self.work, ignore_errors=True)
-            if not self.work.exists():
-                return
-            time.sleep(0.05)
-
-    def _mount_tmpfs(self) -> None:
-        if _available_memory() < TMPFS_BYTES:
-            self.console.note("not enough free memory to build in it: working on disk (as with -f)")
-            return
-        userns.mount("tmpfs", self.work, "tmpfs", 0, "mode=755")
-
     def _make_base(self) -> dict[str, object]:
-        plan, console = self.plan, self.console
-        archive = _archive(plan, self.work / "apt", console)
-        with console.step("read the package archive"):
-            archive.update()
-            debs = archive.resolve(plan.wanted)
-            plan.check_size(debs)
-        key = plan.base_key(debs)
-        kept = self.store.checked_base(key)
-        new = [] if kept is not None else self._fetch(archive, debs)
-        # All that came from outside is here and verified: nothing that runs in the image ever gets the network.
-        userns.without_network()
-        if kept is not None:
-            with console.step("unpack the cached base"):
-                self._unpack(kept)
-        else:
-            with console.step("bootstrap"):
-                self._bootstrap(archive, new)
-            with console.step("cache the base"):
-                self._pack(key)
+        plan, request = self.plan, self.request
+        archive = _archive(plan, self.place.directory / "apt", self.console)
+        made = bootstrap.make(
+            self.place, archive, plan.wanted, request.release, request.arch, check_size=plan.check_size
+        )
         return {
             "origin": plan.archive.origin,
             "mirror": plan.archive.main,
-            "suites": [
-                pattern.format(self.request.release)
-                for pattern in self.request.base.releases[self.request.release].suites
-            ],
-            "key": key,
-            "cached": kept is not None,
+            "suites": [pattern.format(request.release) for pattern in request.base.releases[request.release].suites],
+            "key": made.key,
+            "cached": made.cached,
+            **made.facts,
         }
-
-    def _fetch(self, archive: Archive, debs: Sequence[Deb]) -> list[Deb]:
-        """Take packages from the cache and fetch the others; gives those that were fetched."""
-        with self.console.step("download packages"):
-            new = [deb for deb in debs if not self.store.take_deb(deb.sha256, archive.archives / deb.file_name)]
-            size = sum(deb.size for deb in new) / 1e6
-            self.console.note(f"{len(debs) - len(new)} packages from the cache, {size:.0f} MB to download")
-            if new:
-                archive.download(debs)
-        return new
-
-    def _bootstrap(self, archive: Archive, new: Sequence[Deb]) -> None:
-        """Bootstrap while the new packages go into the cache."""
-
-        def keep() -> None:
-            for deb in new:
-                self.store.put_deb(deb.sha256, archive.archives / deb.file_name)
-
-        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-            kept = pool.submit(keep)
-            bootstrap.bootstrap(
-                self.tree, archive, self.plan.wanted, self.request.release, self.request.arch, self.console
-            )
-        kept.result()  # raises what went wrong there
-        shutil.rmtree(archive.directory)
-
-    def _pack(self, key: str) -> None:
-        with self.store.writing_base(key) as file:
-            argv = ["tar", "--create", f"--directory={self.tree}", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
-            argv += ["--use-compress-program=zstd -1 -T0", f"--file=/proc/self/fd/{file.fileno()}", "."]
-            process.run(argv, self.console, what="cannot cache the base", remedy=_CACHE, pass_fds=(file.fileno(),))
-
-    def _unpack(self, kept: Path) -> None:
-        self.tree.mkdir()
-        argv = ["tar", "--extract", f"--directory={self.tree}", "--numeric-owner", "--xattrs", "--xattrs-include=*"]
-        argv += ["--preserve-permissions", "--use-compress-program=zstd", f"--file={kept}"]
-        process.run(argv, self.console, what="cannot unpack the cached base")
 
     def _run_stages(self, guest: NamespaceGuest) -> None:
         with guest.mounted():
@@ -238,16 +160,16 @@ class _Worker:
 
     def _make_disk(self, filesystem_uuid: str) -> Path:
         request, console = self.request, self.console
-        disk = self.work / "disk.raw"
-        loader = Bootloader(self.tree, request.base.distribution, filesystem_uuid, self.work, console)
+        disk = self.place.directory / "disk.raw"
+        loader = Bootloader(self.place.tree, request.base.distribution, filesystem_uuid, self.place.directory, console)
         with console.step("configure the bootloader"):
             loader.configure()
         with console.step("write the disk"):
             places = layout.partition(disk, request.size_gib, request.arch, console)
-            filesystems.make_root(self.tree, disk, places.root, filesystem_uuid, console)
-            filesystems.make_esp(loader.esp_files(), disk, places.esp, self.work, console)
+            filesystems.make_root(self.place.tree, disk, places.root, filesystem_uuid, console)
+            filesystems.make_esp(loader.esp_files(), disk, places.esp, self.place.directory, console)
             loader.embed(disk)
-        shutil.rmtree(self.tree)  # its memory is wanted for the image's pages
+        shutil.rmtree(self.place.tree)  # its memory is wanted for the image's pages
         return disk
 
 
@@ -283,11 +205,3 @@ def _publish(plan: Plan, outputs: dict[str, Output], result: Result, console: Co
     finally:
         for beside in manifests:
             beside.close()
-
-
-def _available_memory() -> int:
-    """Bytes of memory that can be had without swapping (proc(5), MemAvailable)."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -7,15 +7,18 @@ checks off.
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.fetch.store import Store
 
 _URI = re.compile(r"'\S+' ([^_\s]+)_([^_\s]+)_[^_\s]+\.deb ")
 
@@ -54,6 +57,7 @@ class Archive:
         self, directory: Path, arch: str, sources: str, network: str, logins: Sequence[str], console: Console
     ) -> None:
         self.directory = directory
+        self.sources = sources
         self.lists = directory / "lists"
         self.archives = directory / "archives"
         self._console = console
@@ -72,14 +76,14 @@ class Archive:
         self._apt("update", what="cannot read the package archive", strict=True)
 
     def resolve(self, packages: Iterable[str]) -> list[Deb]:
-        """Name every package that a system with these packages, the essential ones and apt consists of, by name.
+        """Name every package file that installing these packages takes, by name.
 
+        :param packages: what apt-get install accepts: names, patterns (apt-patterns(7))
         :raises MkimageError: a package does not exist or its dependencies cannot be met
         """
-        wanted = ["?essential", "apt", *sorted(packages)]
         # --print-uris rather than --simulate: the same solution in a fifth of the time, but with MD5 sums only, so the
         # SHA256 comes from the index itself.
-        output = self._apt("--print-uris", "--download-only", "install", *wanted, what="cannot resolve the packages")
+        output = self._apt("--print-uris", "--download-only", "install", *packages, what="cannot resolve the packages")
         found = [match.group(1, 2) for line in output.splitlines() if (match := _URI.match(line))]
         names = [(name, version.replace("%3a", ":")) for name, version in found]
         records = self._records([f"{name}={version}" for name, version in names])
@@ -188,3 +192,26 @@ class Archive:
             "DPkg::Use-Pty": "false",
         }
         return "".join(f'{key} "{value}";\n' for key, value in settings.items())
+
+
+@contextlib.contextmanager
+def fetching(archive: Archive, debs: Sequence[Deb], store: Store, console: Console) -> Iterator[None]:
+    """Have all packages in the archives directory, from the cache or fetched; the new ones go into the cache meanwhile.
+
+    :param debs: from :meth:`Archive.resolve`
+    """
+    with console.step("download packages"):
+        new = [deb for deb in debs if not store.take_deb(deb.sha256, archive.archives / deb.file_name)]
+        size = sum(deb.size for deb in new) / 1e6
+        console.note(f"{len(debs) - len(new)} packages from the cache, {size:.0f} MB to download")
+        if new:
+            archive.download(debs)
+
+    def keep() -> None:
+        for deb in new:
+            store.put_deb(deb.sha256, archive.archives / deb.file_name)
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+        kept = pool.submit(keep)
+        yield
+    kept.result()  # raises what went wrong there

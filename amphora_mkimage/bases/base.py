@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,17 @@ class Base:
     kernels: Mapping[str, str]
     bootloader: Mapping[str, tuple[str, ...]]
     minimum_gib: int = 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """A base that was made.
+
+    :param key: of its snapshot in the cache
+    :param cached: whether it came from there
+    :param facts: more about its origin, for the manifest
+    """
+
+    key: str
+    cached: bool
+    facts: Mapping[str, object] = field(default_factory=dict)

@@ -8,14 +8,18 @@ docs/time.md.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from amphora_mkimage import __version__, process
-from amphora_mkimage.bases.archive import Archive, Deb
+from amphora_mkimage import process
+from amphora_mkimage.bases.archive import Archive, Deb, fetching
+from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
+from amphora_mkimage.fetch.store import key_of
+from amphora_mkimage.guest import userns
+from amphora_mkimage.workplace import Workplace
 
 HOOKS = Path(__file__).with_name("hooks")
 
@@ -36,12 +40,44 @@ def key(debs: Sequence[Deb], arch: str, release: str, sources: str) -> str:
 
     :param sources: the sources.list text, which stays in the tree
     """
-    digest = hashlib.sha256()
-    parts = [__version__, arch, release, sources, *(deb.sha256 for deb in debs)]
-    parts += [file.read_text(encoding="utf-8") for file in (Path(__file__), *sorted((HOOKS / "bootstrap").iterdir()))]
-    for part in parts:
-        digest.update(hashlib.sha256(part.encode()).digest())
-    return digest.hexdigest()[:32]
+    programs = (Path(__file__), *sorted((HOOKS / "bootstrap").iterdir()))
+    return key_of(arch, release, sources, *(deb.sha256 for deb in debs), *map(Path.read_bytes, programs))
+
+
+def make(
+    place: Workplace,
+    archive: Archive,
+    packages: Sequence[str],
+    release: str,
+    arch: str,
+    check_size: Callable[[Sequence[Deb]], None],
+) -> Made:
+    """Make the tree, from the cache or by a bootstrap. The network is gone afterwards.
+
+    :param packages: names of all wanted packages
+    :param check_size: raises where the packages will not fit on the disk
+    """
+    console = place.console
+    with console.step("read the package archive"):
+        archive.update()
+        debs = archive.resolve(["?essential", "apt", *packages])
+        check_size(debs)
+    made = key(debs, arch, release, archive.sources)
+    kept = place.store.checked_base(made)
+    if kept is not None:
+        userns.without_network()
+        with console.step("unpack the cached base"):
+            place.unpack(kept)
+        return Made(made, cached=True)
+    with fetching(archive, debs, place.store, console):
+        # All that came from outside is here and verified: nothing that runs in the image ever gets the network.
+        userns.without_network()
+        with console.step("bootstrap"):
+            bootstrap(place.tree, archive, packages, release, arch, console)
+    shutil.rmtree(archive.directory)
+    with console.step("cache the base"):
+        place.pack(made)
+    return Made(made, cached=False)
 
 
 def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: str, arch: str, console: Console) -> None:

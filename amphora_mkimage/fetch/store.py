@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from amphora_mkimage import __version__
+
 _COPY_BYTES = 1 << 20
 #: A temporary file this old has no writer any more.
 _STALE_SECONDS = 24 * 3600
@@ -149,6 +151,14 @@ class _Entry:
 
 def _base_name(key: str, digest: str) -> str:
     return f"{key}-{digest}.tar.zst"
+
+
+def key_of(*parts: str | bytes) -> str:
+    """Give a cache key: a hash over everything that an entry is made of, and over this program's version."""
+    digest = hashlib.sha256()
+    for part in (__version__, *parts):
+        digest.update(hashlib.sha256(part.encode() if isinstance(part, str) else part).digest())
+    return digest.hexdigest()[:32]
 
 
 def copy_hashing(source: BinaryIO, target: BinaryIO) -> str:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage.build import TMPFS_BYTES
 from amphora_mkimage.console import Console
 from amphora_mkimage.probe.outcome import Outcome, Result
+from amphora_mkimage.workplace import TMPFS_BYTES
 
 _GIB = 1 << 30
 _CGROUPS = Path("/sys/fs/cgroup")

@@ -1,0 +1,81 @@
+"""Where a build works, inside its namespace: the tree, its snapshots in the cache, room for files of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from amphora_mkimage import process
+from amphora_mkimage.console import Console
+from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.guest import userns
+
+#: Memory that a build in a tmpfs takes: the tree, the packages, the disk's written blocks; measured in docs/time.md.
+TMPFS_BYTES = 3 << 30
+
+_CACHE = "free some space where the cache is, or keep it elsewhere with -c"
+_TAR = ["--numeric-owner", "--xattrs", "--xattrs-include=*"]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A directory of the build's own.
+
+    :param directory: empty at the beginning
+    :param store: the cache
+    """
+
+    directory: Path
+    store: Store
+    console: Console
+
+    @property
+    def tree(self) -> Path:
+        """Root of the tree that becomes an amphora."""
+        return self.directory / "tree"
+
+    def mount_tmpfs(self) -> None:
+        """Work in memory from now on, if there is enough of it."""
+        if _available_memory() < TMPFS_BYTES:
+            self.console.note("not enough free memory to build in it: working on disk (as with -f)")
+            return
+        userns.mount("tmpfs", self.directory, "tmpfs", 0, "mode=755")
+
+    def pack(self, key: str) -> None:
+        """Keep a snapshot of the tree in the cache."""
+        with self.store.writing_base(key) as file:
+            argv = ["tar", "--create", f"--directory={self.tree}", *_TAR, "--use-compress-program=zstd -1 -T0"]
+            argv += [f"--file=/proc/self/fd/{file.fileno()}", "."]
+            process.run(argv, self.console, what="cannot cache the base", remedy=_CACHE, pass_fds=(file.fileno(),))
+
+    def unpack(self, kept: Path) -> None:
+        """Make the tree from a snapshot.
+
+        :param kept: checked by :meth:`Store.checked_base`
+        """
+        self.tree.mkdir()
+        argv = ["tar", "--extract", f"--directory={self.tree}", *_TAR, "--preserve-permissions"]
+        argv += ["--use-compress-program=zstd", f"--file={kept}"]
+        process.run(argv, self.console, what="cannot unpack the cached base")
+
+    def remove(self) -> None:
+        """Remove the directory; called at the very end, also when the process outside has died."""
+        with contextlib.suppress(OSError):
+            userns.unmount(self.directory)
+        for _ in range(100):
+            # More than once, because what was just killed, or another thread, may still add a file.
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if not self.directory.exists():
+                return
+            time.sleep(0.05)
+
+
+def _available_memory() -> int:
+    """Bytes of memory that can be had without swapping (proc(5), MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
