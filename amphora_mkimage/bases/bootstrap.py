@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amphora_mkimage import process
+from amphora_mkimage.bases.apt import FILES, NO_DOCUMENTATION
 from amphora_mkimage.bases.archive import Archive, Deb, fetching
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
@@ -23,24 +24,13 @@ from amphora_mkimage.workplace import Workplace
 
 HOOKS = Path(__file__).with_name("hooks")
 
-#: What no amphora reads. Copyright files stay: redistribution asks for them (deb-policy 12.5).
-_UNWANTED = (
-    "path-exclude=/usr/share/doc/*",
-    "path-include=/usr/share/doc/*/copyright",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/info/*",
-    "path-exclude=/usr/share/lintian/*",
-    "path-exclude=/usr/share/locale/*",
-    "path-include=/usr/share/locale/locale.alias",
-)
-
 
 def key(debs: Sequence[Deb], arch: str, release: str, sources: str) -> str:
     """Give the cache key of a bootstrapped system: a hash over everything that went into it.
 
     :param sources: the sources.list text, which stays in the tree
     """
-    programs = (Path(__file__), *sorted((HOOKS / "bootstrap").iterdir()))
+    programs = (Path(__file__), *sorted((HOOKS / "bootstrap").iterdir()), *sorted(FILES.iterdir()))
     return key_of(arch, release, sources, *(deb.sha256 for deb in debs), *map(Path.read_bytes, programs))
 
 
@@ -97,7 +87,7 @@ def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: st
         f"--architectures={arch}",
         # The indexes are here already; mmdebstrap's own clean-up of lists and archives is left on.
         "--skip=update",
-        *(f"--dpkgopt={option}" for option in _UNWANTED),
+        *(f"--dpkgopt={option}" for option in NO_DOCUMENTATION),
         '--aptopt=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false"',
         f"--include={','.join(packages)}",
         f"--hook-dir={HOOKS / 'bootstrap'}",
@@ -108,9 +98,8 @@ def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: st
     env = process.environment(
         {
             "TMPDIR": os.fspath(root.parent),
-            # The kernel's postinst makes no initramfs (initramfs-tools' kernel hook reads this); our last hook does.
-            "INITRD": "No",
             "AMPHORA_APT": os.fspath(archive.directory),
+            "AMPHORA_FILES": os.fspath(FILES),
         }
     )
 

@@ -73,6 +73,22 @@ class NamespaceGuest:
             for target in reversed(targets):
                 userns.unmount(target)
 
+    @contextlib.contextmanager
+    def offered(self, source: Path, path: str) -> Iterator[None]:
+        """Show a directory of the host in the guest, read-only, for the time of the block; inside :meth:`mounted`.
+
+        :param path: in the guest; made, on a filesystem that is not the tree's
+        """
+        self.mkdir_p(path)
+        target = self.root / path.strip("/")
+        userns.mount(str(source), target, "", userns.MS_BIND)
+        try:
+            # Flags of the host's mount are locked in here and must be said again (mount_namespaces(7)).
+            userns.mount("none", target, "", userns.MS_BIND | userns.MS_REMOUNT | userns.MS_RDONLY | _locked(source))
+            yield
+        finally:
+            userns.unmount(target)
+
     def _populate_dev(self) -> None:
         dev = self.root / "dev"
         for name in _DEVICES:
@@ -252,3 +268,10 @@ class NamespaceGuest:
             yield fd, name
         finally:
             os.close(fd)
+
+
+def _locked(path: Path) -> int:
+    """Give the flags of mount(2) that the filesystem of a path has, out of those that a namespace may not drop."""
+    flags = os.statvfs(path).f_flag
+    kept = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME  # the same bits in mount(2)
+    return flags & kept | (userns.MS_RELATIME if flags & os.ST_RELATIME else 0)
