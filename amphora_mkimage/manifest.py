@@ -7,17 +7,14 @@ import time
 from pathlib import Path
 
 from amphora_mkimage import __version__
+from amphora_mkimage.bases import dpkg
 from amphora_mkimage.request import Request
 
 
 def packages(tree: Path) -> list[dict[str, str]]:
-    """Read every installed package from the tree's dpkg database."""
-    found = []
-    for stanza in (tree / "var/lib/dpkg/status").read_text(encoding="utf-8").split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
-        if fields.get("Status") == "install ok installed":
-            found.append({"name": fields["Package"], "version": fields["Version"], "arch": fields["Architecture"]})
-    return sorted(found, key=lambda package: (package["name"], package["arch"]))
+    """Read every installed package from the tree's package database."""
+    found = dpkg.installed(tree / dpkg.STATUS)
+    return [{"name": package.name, "version": package.version, "arch": package.arch} for package in found]
 
 
 def render(

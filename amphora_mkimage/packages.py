@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from typing import Any
 
 from amphora_mkimage.request import Request
 
@@ -13,10 +14,10 @@ def groups(request: Request) -> dict[str, list[str]]:
 
     :raises ValueError: the data file names an unknown condition (a defect of ours)
     """
-    file = resources.files("amphora_mkimage.package_lists") / f"{request.base.distribution}.toml"
-    roles = tomllib.loads(file.read_text(encoding="utf-8"))
     wanted = {
-        role: list(group["packages"]) for role, group in roles.items() if _applies(group.get("when", ""), request)
+        role: list(group["packages"])
+        for role, group in _roles(request).items()
+        if "packages" in group and _applies(group.get("when", ""), request)
     }
     wanted["kernel"] = [request.kernel_package]
     wanted["bootloader"] = list(request.base.bootloader[request.arch])
@@ -26,6 +27,16 @@ def groups(request: Request) -> dict[str, list[str]]:
 def wanted(request: Request) -> list[str]:
     """Give all wanted packages, sorted."""
     return sorted({package for group in groups(request).values() for package in group})
+
+
+def unwanted(request: Request) -> list[str]:
+    """Name the packages that go where a published base image has them."""
+    return [name for group in _roles(request).values() for name in group.get("remove", ())]
+
+
+def _roles(request: Request) -> dict[str, dict[str, Any]]:
+    file = resources.files("amphora_mkimage.package_lists") / f"{request.base.distribution}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def _applies(condition: str, request: Request) -> bool:

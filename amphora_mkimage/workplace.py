@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,18 @@ class Workplace:
         argv = ["tar", "--extract", f"--directory={self.tree}", *_TAR, "--preserve-permissions"]
         argv += ["--use-compress-program=zstd", f"--file={kept}"]
         process.run(argv, self.console, what="cannot unpack the cached base")
+
+    def extract(self, kept: Path, names: Sequence[str], target: Path) -> None:
+        """Take some files or directories out of a snapshot.
+
+        :param names: relative
+        :param target: made
+        :raises MkimageError: one is not there
+        """
+        target.mkdir()
+        argv = ["tar", "--extract", f"--directory={target}", "--no-same-owner", "--use-compress-program=zstd"]
+        argv += [f"--file={kept}", *(f"./{name}" for name in names)]
+        process.run(argv, self.console, what=f"the base image lacks one of {', '.join(names)}")
 
     def remove(self) -> None:
         """Remove the directory; called at the very end, also when the process outside has died."""

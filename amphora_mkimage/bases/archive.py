@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,10 +52,18 @@ class Archive:
     :param sources: text for sources.list(5)
     :param network: text for apt.conf(5), see :func:`~amphora_mkimage.bases.mirror.apt_network_settings`
     :param logins: lines for apt_auth.conf(5)
+    :param status: package database of the system that packages are resolved for; an empty one by default
     """
 
     def __init__(
-        self, directory: Path, arch: str, sources: str, network: str, logins: Sequence[str], console: Console
+        self,
+        directory: Path,
+        arch: str,
+        sources: str,
+        network: str,
+        logins: Sequence[str],
+        console: Console,
+        status: Path | None = None,
     ) -> None:
         self.directory = directory
         self.sources = sources
@@ -63,7 +72,10 @@ class Archive:
         self._console = console
         for part in (self.lists / "partial", self.archives / "partial"):
             part.mkdir(parents=True, exist_ok=True)
-        (directory / "status").touch()
+        if status is None:
+            (directory / "status").touch()
+        else:
+            shutil.copyfile(status, directory / "status")
         (directory / "sources.list").write_text(sources, encoding="utf-8")
         self._private("auth.conf", "".join(logins))
         self._private("apt.conf", self._configuration(arch) + network)
@@ -75,19 +87,25 @@ class Archive:
         """
         self._apt("update", what="cannot read the package archive", strict=True)
 
-    def resolve(self, packages: Iterable[str]) -> list[Deb]:
+    def resolve(self, packages: Iterable[str], command: str = "install") -> list[Deb]:
         """Name every package file that installing these packages takes, by name.
 
-        :param packages: what apt-get install accepts: names, patterns (apt-patterns(7))
+        :param packages: what apt-get install accepts: names, names to remove (``name-``), patterns (apt-patterns(7))
+        :param command: "install", or "dist-upgrade" to bring everything else up to date as well
         :raises MkimageError: a package does not exist or its dependencies cannot be met
         """
         # --print-uris rather than --simulate: the same solution in a fifth of the time, but with MD5 sums only, so the
         # SHA256 comes from the index itself.
-        output = self._apt("--print-uris", "--download-only", "install", *packages, what="cannot resolve the packages")
+        output = self._apt("--print-uris", "--download-only", command, *packages, what="cannot resolve the packages")
         found = [match.group(1, 2) for line in output.splitlines() if (match := _URI.match(line))]
         names = [(name, version.replace("%3a", ":")) for name, version in found]
-        records = self._records([f"{name}={version}" for name, version in names])
+        records = self._records([f"{name}={version}" for name, version in names]) if names else {}
         return sorted((records[name] for name in names), key=lambda deb: deb.name)
+
+    def dependencies(self, package: str) -> list[str]:
+        """Name what a package depends on directly."""
+        output = self._run(["apt-cache", "depends", "--important", package], what=f"cannot find the package {package}")
+        return [match[1] for line in output.splitlines() if (match := re.match(r"\s+\|?(?:Pre)?Depends: (\S+)", line))]
 
     def download(self, debs: Sequence[Deb]) -> None:
         """Fetch the packages that are not in the archives directory yet; apt checks their hashes.
