@@ -90,9 +90,9 @@ class Location:
             return parts.hostname == "localhost"
 
     def child(self, name: str) -> Location:
-        """Give a file or directory below this one."""
+        """Give a file or directory below this one; with "", this one with a slash, as servers want it for a listing."""
         parts = urlsplit(self.url)
-        path = f"{parts.path.rstrip('/')}/{quote(name)}" if name else parts.path
+        path = f"{parts.path.rstrip('/')}/{quote(name)}"
         return replace(self, url=urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
 
 

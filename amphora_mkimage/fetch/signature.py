@@ -92,7 +92,7 @@ class Keyring:
         :raises MkimageError: it is not signed, or not well
         """
         # Anything else would be a message that gpg decompresses or decrypts, or one with unsigned text before it.
-        if not content.startswith(_ARMOUR) or content.count(_ARMOUR) != 1:
+        if not is_clearsigned(content) or content.count(_ARMOUR) != 1:
             raise MkimageError(f"{name} is not signed", _CHANGED)
         data, text = self._home / "clearsigned", self._home / "text"
         data.write_bytes(content)
@@ -131,6 +131,11 @@ class Keyring:
 
     def _gpg(self, arguments: Sequence[str], what: str) -> str:
         return _gpg(self._home, arguments, what, self._console)
+
+
+def is_clearsigned(content: bytes) -> bool:
+    """Tell whether a text is of the form of a clearsigned one; says nothing about its signature."""
+    return content.startswith(_ARMOUR)
 
 
 def load_keys(

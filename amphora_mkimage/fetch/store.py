@@ -5,6 +5,7 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
     amphora-mkimage/debs/<sha256>.deb           package files, by what they are
     amphora-mkimage/bases/<key>.tar.zst         bootstrapped systems, by what they were made of
     amphora-mkimage/bases/<key>.tar.zst.sha256
+    amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
 
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
 found. No locks are needed: two writers of one entry write the same content, and a reader that sees the sum of one
