@@ -5,6 +5,7 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
     amphora-mkimage/debs/<sha256>.deb           package files, by what they are
     amphora-mkimage/bases/<key>-<sha256>.tar.zst
                                                 bootstrapped systems, by what they were made of and by what they are
+    amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
 
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
 found. No locks are needed: an entry's name has the hash of its content, so two writers never give one name to different
