@@ -7,6 +7,7 @@ The caller's process keeps the output files and waits; all work is done by proce
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from amphora_mkimage import manifest, stages
 from amphora_mkimage.bases import bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
+from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk import filesystems, formats, layout
 from amphora_mkimage.disk.bootloader import Bootloader
@@ -70,19 +72,29 @@ def resolve(plan: Plan, console: Console) -> list[Deb]:
         archive = _archive(plan, Path(directory), console)
         archive.update()
         debs = archive.resolve(["?essential", "apt", *plan.wanted])
-        plan.check_size(debs)
+        plan.check_size(sum(deb.installed_size for deb in debs))
         return debs
 
 
-def _archive(plan: Plan, directory: Path, console: Console) -> Archive:
-    keyring = Path(plan.request.keyring)
+def _archive(
+    plan: Plan, directory: Path, console: Console, status: Path | None = None, own_keyring: Path | None = None
+) -> Archive:
+    """Open the archive.
+
+    :param status: package database of the system that packages are resolved for
+    :param own_keyring: that system's own keyring, for a host that has none
+    """
+    request, keyring = plan.request, Path(plan.request.keyring)
+    if own_keyring is not None and own_keyring.exists() and not keyring.exists():
+        keyring = own_keyring
     if not keyring.exists():
         raise HostError(
             f"the keyring {keyring} is not there, so the archive's signature cannot be checked",
-            f"install the package {plan.request.base.keyring_package}, or name a keyring with DIB_APT_KEYRING",
+            f"install the package {request.base.keyring_package}, or name a keyring with DIB_APT_KEYRING",
         )
     network = mirror.apt_network_settings(os.environ)
-    return Archive(directory, plan.request.arch, plan.sources, network, plan.archive.logins, console)
+    sources = plan.archive.sources(request.base, request.release, str(keyring))
+    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status)
 
 
 @contextlib.contextmanager
@@ -139,10 +151,7 @@ class _Worker:
 
     def _make_base(self) -> dict[str, object]:
         plan, request = self.plan, self.request
-        archive = _archive(plan, self.place.directory / "apt", self.console)
-        made = bootstrap.make(
-            self.place, archive, plan.wanted, request.release, request.arch, check_size=plan.check_size
-        )
+        made = self._customise() if request.base.published else self._bootstrap()
         return {
             "origin": plan.archive.origin,
             "mirror": plan.archive.main,
@@ -151,6 +160,29 @@ class _Worker:
             "cached": made.cached,
             **made.facts,
         }
+
+    def _bootstrap(self) -> Made:
+        plan, request = self.plan, self.request
+        archive = _archive(plan, self.place.directory / "apt", self.console)
+        return bootstrap.make(self.place, archive, plan.wanted, request.release, request.arch, plan.check_size)
+
+    def _customise(self) -> Made:
+        # Not before: it needs requests, without which everything else works.
+        from amphora_mkimage.bases import customise, image  # noqa: PLC0415
+
+        plan, request = self.plan, self.request
+        with self.console.step("fetch the base image"):
+            obtained = image.obtain(request, self.console)
+        return customise.make(
+            self.place,
+            obtained,
+            functools.partial(_archive, plan, self.place.directory / "apt", self.console),
+            keyring=request.base.keyring,
+            wanted=plan.wanted,
+            unwanted=plan.unwanted,
+            kernel=request.kernel_package,
+            check_size=plan.check_size,
+        )
 
     def _run_stages(self, guest: NamespaceGuest) -> None:
         with guest.mounted():

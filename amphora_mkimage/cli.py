@@ -33,6 +33,10 @@ _MODULES = {
 }
 
 
+#: Settings whose value may be a URL with a password in it.
+_URLS = ("mirror", "image_mirror", "local_image")
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaints are errors of ours."""
 
@@ -127,7 +131,7 @@ def _build(words: list[str]) -> int:
 def _tidy_environment() -> None:
     """Keep secrets from the programs that we start, and let apt, which reads small letters only, see the proxies."""
     for setting in settings.SETTINGS:
-        if setting.secret or setting.name == "mirror":  # a mirror's URL may carry a password
+        if setting.secret or setting.name in _URLS:
             for variable in setting.variables:
                 os.environ.pop(variable.name, None)
     for name in ("https_proxy", "no_proxy"):

@@ -33,18 +33,24 @@ class Plan:
         """All wanted packages."""
         return sorted({package for group in self.groups.values() for package in group})
 
+    @property
+    def unwanted(self) -> list[str]:
+        """Packages that go where a published base image has them."""
+        return packages.unwanted(self.request)
+
     def base_key(self, debs: Sequence[Deb]) -> str:
         """Give the cache key of the bootstrapped base."""
         return bootstrap.key(debs, self.request.arch, self.request.release, self.sources)
 
-    def check_size(self, debs: Sequence[Deb]) -> None:
+    def check_size(self, installed: int) -> None:
         """Refuse a disk that the packages will not fit on.
 
+        :param installed: bytes of their content
         :raises BadValueError: -s is too small
         """
         if all(kind == "tar" for kind in self.request.types):
             return
-        needed = filesystems.needed_bytes(sum(deb.installed_size for deb in debs))
+        needed = filesystems.needed_bytes(installed)
         if needed > layout.root_capacity(self.request.size_gib):
             least = next(size for size in range(1, 1 << 20) if needed <= layout.root_capacity(size))
             raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")

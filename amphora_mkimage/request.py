@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from amphora_mkimage import passwords, settings
+from amphora_mkimage import passwords, remarks, settings
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
+from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.settings import Value
 
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # deb-policy 5.6.7
@@ -30,6 +31,11 @@ class Request:
     :param types: image types, in the order given
     :param root_password_hash: crypt(5) hash, or "" to keep the root account locked
     :param mirror: URL of the archive, "" to choose one
+    :param keyring: of the archive
+    :param image_mirror: directory that has the base image, "" for the distribution's
+    :param image_keyring: that signs there, None for the distribution's key
+    :param local_image: base image of the user's own, path or URL; "" for a published one
+    :param insecure: the base image may lack a signature or a checksum
     """
 
     base: Base
@@ -49,6 +55,10 @@ class Request:
     datasources: tuple[str, ...] = ("ConfigDrive",)
     mirror: str = field(default="", repr=False)
     keyring: str = ""
+    image_mirror: str = field(default="", repr=False)
+    image_keyring: Path | None = None
+    local_image: str = field(default="", repr=False)
+    insecure: bool = False
     log_file: Path | None = None
     root_password_hash: str = field(default="", repr=False)
 
@@ -72,6 +82,7 @@ class Request:
             "nftables": self.nftables,
             "cpu_pinning": self.cpu_pinning,
             "datasources": list(self.datasources),
+            "insecure": self.insecure,
             "root_password": "set" if self.root_password_hash else "locked",
         }
 
@@ -88,7 +99,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     base = _base(values["base_os"])
     release = _release(values["release"], base)
     arch = _arch(values["arch"], base)
-    _remark(values, environ, base, warn)
+    remarks.remark(values, environ, base, warn)
     return Request(
         base=base,
         release=release,
@@ -106,7 +117,11 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         overwrite=bool(values["overwrite"].value),
         datasources=_datasources(values["datasources"]),
         mirror=_mirror(values["mirror"]),
-        keyring=_keyring(values["keyring"], base),
+        keyring=_keyring(values["keyring"]) or base.keyring,
+        image_mirror=_location(values["image_mirror"]),
+        image_keyring=Path(keyring) if (keyring := _keyring(values["image_keyring"])) else None,
+        local_image=_local_image(values["local_image"]),
+        insecure=bool(values["insecure"].value),
         log_file=_log_file(values["log_file"]),
         root_password_hash=_root_password(values, warn),
     )
@@ -225,9 +240,28 @@ def _mirror(value: Value) -> str:
     return url.rstrip("/")
 
 
-def _keyring(value: Value, base: Base) -> str:
+def _location(value: Value) -> str:
+    """Check a URL or path; it may carry a password and is not repeated."""
+    text = str(value.value or "")
+    if text:
+        try:
+            Location.parse(text)
+        except BadValueError as error:
+            raise BadValueError(f"{value.origin}: {error.what}", error.remedy) from error
+    return text
+
+
+def _local_image(value: Value) -> str:
+    text = _location(value)
+    path = Location.parse(text.partition("#")[0]).path if text else None
+    if path is not None and not os.access(path, os.R_OK):
+        raise BadValueError(f"{value.origin}: {path} cannot be read", "name an image file, or its URL")
+    return text
+
+
+def _keyring(value: Value) -> str:
     if not value.value:
-        return base.keyring
+        return ""
     path = Path(str(value.value)).expanduser()
     if not os.path.isfile(path) or re.search(r"[\s\[\],]", str(path)):  # noqa: PTH113 (as above)
         raise BadValueError(f"{value.origin}: {path} is no keyring file")
@@ -261,22 +295,3 @@ def _root_password(values: Mapping[str, Value], warn: Callable[[str], None]) -> 
     if value.origin == "-r":
         warn("-r shows the password to every user of this host while it runs; prefer --root-password-file")
     return passwords.hash_password(str(value.value))
-
-
-def _remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, warn: Callable[[str], None]) -> None:
-    """Say of everything that was given but changes nothing that it does so; refuse what it must not silently miss."""
-    if values["fips"].value:
-        raise BadValueError(f"{values['fips'].origin}: FIPS mode is not supported on {base.distribution}")
-    if values["mandatory_access_control"].value:
-        origin = values["mandatory_access_control"].origin
-        warn(f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default")
-    for setting in settings.SETTINGS:
-        if setting.unused and values[setting.name].value:
-            warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
-    mirrors = [environ.get(variable.name, "") for variable in settings.BY_NAME["mirror"].variables]
-    if all(mirrors) and len(set(mirrors)) > 1:
-        warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
-    known = {variable.name for setting in settings.SETTINGS for variable in setting.variables}
-    for name in sorted(environ):
-        if name.startswith(("DIB_", "AMP_", "REG_")) and environ[name] and name not in known:
-            warn(f"{name} is unused: amphora-mkimage does not know it")

@@ -234,6 +234,27 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "keyring", "keyring that signs the mirror (default: the distribution's)", (), _env("DIB_APT_KEYRING"), "FILE"
     ),
+    Setting(
+        "image_mirror",
+        "directory, by URL or path, that has the base image and its checksums (default: the distribution's)",
+        (),
+        _env("DIB_CLOUD_IMAGES"),
+        "URL",
+    ),
+    Setting(
+        "image_keyring",
+        "keyring that signs the base image's checksums (default: the distribution's key)",
+        (),
+        _env("DIB_CLOUD_IMAGES_KEYRING"),
+        "FILE",
+    ),
+    Setting(
+        "insecure",
+        "accept a base image without a signature or checksum; never one with a wrong one",
+        ("--insecure",),
+        (),
+        default=False,
+    ),
     Setting("datasources", "cloud-init data sources", (), _env("CLOUD_INIT_DATASOURCES"), "LIST", "ConfigDrive"),
     Setting(
         "nftables",
@@ -270,11 +291,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "local_image",
-        "a base image of one's own",
+        "a base image of one's own, by path, or by URL with #sha256=HEX after it",
         (),
         _env("DIB_LOCAL_IMAGE"),
         "FILE",
-        later="base images of one's own are not there yet",
     ),
     Setting("dib_repo_path", "diskimage-builder's checkout", (), _env("DIB_REPO_PATH"), "DIR", unused=True),
     Setting(

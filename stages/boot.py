@@ -17,7 +17,9 @@ def applies(request: Request) -> bool:
 
 
 def run(guest: Guest, request: Request) -> None:
-    """Install fstab and GRUB's defaults."""
+    """Install fstab and GRUB's defaults, in place of what a published image was set up with."""
+    for path in guest.glob_expand("/etc/default/grub.d/*cloudimg*"):
+        guest.rm_f(path)
     install(guest, "etc/fstab")
     install(guest, "etc/default/grub.d/50-amphora.cfg")
     guest.mkdir_p("/boot/efi")

@@ -25,5 +25,10 @@ def run(guest: Guest, request: Request) -> None:
     install(guest, "etc/dhcp/dhclient-enter-hooks.d/noresolvconf", 0o755)
     guest.rm_f("/etc/dhcp/dhclient-enter-hooks.d/resolvconf")
     switch = guest.read_file("/etc/nsswitch.conf").decode()
-    without_dns = re.sub(r"^(hosts:.*?)[ \t]+dns\b", r"\1", switch, flags=re.MULTILINE)
+    # nss-resolve(8), where it is installed, has an action after it: "resolve [!UNAVAIL=return] dns".
+    without_dns = re.sub(r"(?<=^hosts:)(.*)$", _without_dns, switch, flags=re.MULTILINE)
     put(guest, "/etc/nsswitch.conf", without_dns.encode())
+
+
+def _without_dns(services: re.Match[str]) -> str:
+    return re.sub(r"[ \t]+(resolve([ \t]+\[[^]]*\])?|dns)(?![-\w])", "", services[0])

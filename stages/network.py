@@ -18,7 +18,8 @@ def applies(request: Request) -> bool:
 
 def run(guest: Guest, request: Request) -> None:
     """Leave the loopback only."""
-    for path in guest.glob_expand("/etc/network/interfaces.d/*"):
-        guest.rm_rf(path)
+    for pattern in ("/etc/network/interfaces.d/*", "/etc/netplan/*"):
+        for path in guest.glob_expand(pattern):
+            guest.rm_rf(path)
     if request.base.distribution == "debian":
         install(guest, "etc/network/interfaces")

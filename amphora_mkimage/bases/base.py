@@ -22,7 +22,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Base:
-    """A base system bootstrapped from an apt archive.
+    """A base system: bootstrapped from an apt archive, or made from a root filesystem that is published.
 
     :param name: what ``-i`` calls it
     :param distribution: its os-release ID; also names its file in ``package_lists/`` and its folder on the ESP
@@ -33,6 +33,7 @@ class Base:
     :param keyring_package: what installs it on the host
     :param kernels: kernel package for virtual machines, by architecture
     :param bootloader: packages that bring the bootloader, by architecture
+    :param published: it starts from a root filesystem that the distribution publishes
     :param minimum_gib: smallest disk that its content fits on
     """
 
@@ -45,6 +46,7 @@ class Base:
     keyring_package: str
     kernels: Mapping[str, str]
     bootloader: Mapping[str, tuple[str, ...]]
+    published: bool = False
     minimum_gib: int = 1
 
 

@@ -40,18 +40,18 @@ def make(
     packages: Sequence[str],
     release: str,
     arch: str,
-    check_size: Callable[[Sequence[Deb]], None],
+    check_size: Callable[[int], None],
 ) -> Made:
     """Make the tree, from the cache or by a bootstrap. The network is gone afterwards.
 
     :param packages: names of all wanted packages
-    :param check_size: raises where the packages will not fit on the disk
+    :param check_size: raises where that many bytes will not fit on the disk
     """
     console = place.console
     with console.step("read the package archive"):
         archive.update()
         debs = archive.resolve(["?essential", "apt", *packages])
-        check_size(debs)
+        check_size(sum(deb.installed_size for deb in debs))
     made = key(debs, arch, release, archive.sources)
     kept = place.store.checked_base(made)
     if kept is not None:

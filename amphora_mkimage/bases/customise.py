@@ -97,7 +97,9 @@ def _unpacked(place: Workplace, image: Obtained) -> Path:
         place.pack(key)
     kept = place.store.checked_base(key)
     if kept is None:
-        raise MkimageError("the base image that was just cached cannot be read back", "check the disk of the cache (-c)")
+        raise MkimageError(
+            "the base image that was just cached cannot be read back", "check the disk of the cache (-c)"
+        )
     return kept
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amphora_mkimage.bases.base import Base, Release
 
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
@@ -26,3 +28,6 @@ DEBIAN_MINIMAL = Base(
     # The package of Debian's own cloud images: BIOS modules and the signed EFI loaders beside each other.
     bootloader={"amd64": ("grub-cloud-amd64",)},
 )
+
+#: From the image that is published for clouds.
+DEBIAN = replace(DEBIAN_MINIMAL, name="debian", published=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from amphora_mkimage.bases.base import Base, Release
 
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
@@ -25,3 +27,6 @@ UBUNTU_MINIMAL = Base(
     # Ubuntu has no grub-cloud; grub-pc and grub-efi conflict, their -bin packages do not.
     bootloader={"amd64": ("grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "shim-signed")},
 )
+
+#: From the image that is published for clouds.
+UBUNTU = replace(UBUNTU_MINIMAL, name="ubuntu", published=True)

@@ -1,0 +1,43 @@
+"""What a user should know about settings that do not do what one might expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from amphora_mkimage import settings
+from amphora_mkimage.bases import Base
+from amphora_mkimage.errors import BadValueError
+from amphora_mkimage.settings import Value
+
+#: Settings that matter where the base starts from a published image.
+_OF_PUBLISHED = ("image_mirror", "image_keyring", "local_image", "insecure")
+
+
+def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, warn: Callable[[str], None]) -> None:
+    """Say of everything that was given but changes nothing that it does so; refuse what must not be missed silently.
+
+    :param warn: takes each remark
+    :raises BadValueError: the base has not what was asked for
+    """
+    if values["fips"].value:
+        raise BadValueError(f"{values['fips'].origin}: FIPS mode is not supported on {base.distribution}")
+    if values["mandatory_access_control"].value:
+        origin = values["mandatory_access_control"].origin
+        warn(f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default")
+    for setting in settings.SETTINGS:
+        if setting.unused and values[setting.name].value:
+            warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
+    for name in () if base.published else _OF_PUBLISHED:
+        if values[name].said:
+            warn(f"{values[name].origin} is unused: {base.name} is bootstrapped from its archive")
+    mirrors = [environ.get(variable.name, "") for variable in settings.BY_NAME["mirror"].variables]
+    if all(mirrors) and len(set(mirrors)) > 1:
+        warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
+    for name in _unknown(environ):
+        warn(f"{name} is unused: amphora-mkimage does not know it")
+
+
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    known = {variable.name for setting in settings.SETTINGS for variable in setting.variables}
+    ours = (name for name in sorted(environ) if name.startswith(("DIB_", "AMP_", "REG_")))
+    return [name for name in ours if environ[name] and name not in known]
