@@ -41,6 +41,7 @@ _NOT_GOOD = {
     ),
 }
 _NO_KEYS = "cannot read the signing keys"
+_NOT_KEYS = "what the host or the publisher has there may be no OpenPGP keys, or newer than gpg on this host"
 
 
 class Keyring:
@@ -185,10 +186,10 @@ def judge(lines: Sequence[str], pinned: Sequence[str], name: str, tail: Sequence
 
     :raises MkimageError: no signature is good
     """
-    problems = []
-    for signature in _signatures(lines):
-        if "BADSIG" in signature:
-            raise MkimageError(f"the signature of {name} does not fit: it was changed after it was signed", _CHANGED)
+    signatures, problems = _signatures(lines), []
+    if any("BADSIG" in signature for signature in signatures):
+        raise MkimageError(f"the signature of {name} does not fit: it was changed after it was signed", _CHANGED)
+    for signature in signatures:
         problem, remedy = _good(signature, pinned)
         if not problem:
             return signature["VALIDSIG"][9]
@@ -251,9 +252,9 @@ def _primary_fingerprints(colons: str) -> list[str]:
 
 def _gpg(home: Path, arguments: Sequence[str], what: str, console: Console) -> str:
     argv = ["gpg", "--homedir", str(home), "--batch", "--no-tty", "--no-options", "--no-autostart"]
-    # The pinned fingerprints say which keys are trusted; nothing is looked up anywhere.
-    argv += ["--trust-model", "always", "--no-auto-check-trustdb", "--no-auto-key-retrieve", "--disable-dirmngr"]
+    # No web of trust: the pinned fingerprints say which keys are trusted. Nothing is looked up anywhere.
+    argv += ["--no-auto-check-trustdb", "--no-auto-key-retrieve", "--disable-dirmngr"]
     try:
-        return process.run([*argv, *arguments], console, what=what, deadline=_SECONDS)
+        return process.run([*argv, *arguments], console, what=what, remedy=_NOT_KEYS, deadline=_SECONDS)
     except HostError as error:
         raise HostError(f"{what}: gpg is not installed", "install the package gnupg") from error
