@@ -129,8 +129,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         if fault.location:
             self.send_header("Location", fault.location)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(fault.length or 0))
         self.end_headers()
+        with contextlib.suppress(OSError):  # the client had enough
+            while fault.length:
+                self._send(bytes(1 << 16))
 
     def _content(self, path: str, content: bytes, fault: Fault) -> None:
         etag = self.owner.etags.get(path, "")

@@ -166,7 +166,7 @@ class Transfer:
             if validator:
                 headers["If-Range"] = validator
         self._slow = False
-        with requests.Session() as session:
+        with transport.Session() as session:
             self._asked = time.monotonic()
             try:
                 response = transport.get(session, self.location, headers, self._policy, verify)
