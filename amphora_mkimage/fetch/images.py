@@ -114,7 +114,10 @@ class Partial:
             self._file.truncate(0)
             self._file.seek(0)
             self.size = 0
-            self._validator.write_text(validator, encoding="latin-1")
+            if validator:
+                self._validator.write_text(validator, encoding="latin-1")
+            else:
+                self._validator.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
         """Add bytes."""
