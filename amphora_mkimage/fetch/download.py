@@ -15,9 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-import requests
+from typing import TYPE_CHECKING, Protocol
 
 from amphora_mkimage import __version__
 from amphora_mkimage.console import Console
@@ -25,6 +23,9 @@ from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch import transport
 from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.fetch.transport import NotThereError, Policy, TransientError
+
+if TYPE_CHECKING:  # that it is installed is transport's business
+    import requests
 
 _CHUNK = 1 << 16
 _PARALLEL = 4

@@ -168,7 +168,7 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[FileIO]:
 
 def _is_at(fd: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
 

@@ -161,10 +161,10 @@ def translated(location: Location) -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        certificate = _cause(error, ssl.SSLCertVerificationError)
-        if certificate is not None:
+        distrust = _distrust(error)
+        if distrust:
             raise MkimageError(
-                f"{location.shown}: the server's certificate is not trusted: {certificate.verify_message}",
+                f"{location.shown}: the server's certificate is not trusted: {distrust}",
                 f"if a CA of your own signs it, name its bundle with {CA_VARIABLES[0]}",
             ) from None
         if isinstance(error, requests.exceptions.InvalidProxyURL):
@@ -203,6 +203,19 @@ def _retry_after(text: str) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except (TypeError, ValueError):
         return None
+
+
+def _distrust(error: BaseException) -> str:
+    """Say what is wrong with a certificate, "" if that is not the trouble."""
+    certificate = _cause(error, ssl.SSLCertVerificationError)
+    if certificate is not None:
+        return str(certificate.verify_message)
+    # urllib3 before version 2 compares host names itself, with an exception of its own.
+    return "it is for another host" if _cause(error, ValueError, _is_of_another_host) else ""
+
+
+def _is_of_another_host(error: ValueError) -> bool:
+    return type(error).__name__ == "CertificateError"
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +61,18 @@ def test_what_the_data_does_not_have(distribution: str, release: str, arch: str,
     with pytest.raises(BadValueError) as raised:
         data.find(distribution, release, arch)
     assert told in raised.value.remedy
+
+
+def test_only_downloads_need_requests() -> None:
+    code = """
+import sys
+sys.modules["requests"] = None  # as if it were not installed
+import amphora_mkimage.bases.published, amphora_mkimage.build, amphora_mkimage.cli
+import amphora_mkimage.fetch.images, amphora_mkimage.fetch.signature
+try:
+    import amphora_mkimage.fetch.published
+except Exception as error:
+    print(type(error).__name__, error, error.remedy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("HostError the Python package requests is not installed install the package")

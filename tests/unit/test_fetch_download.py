@@ -248,6 +248,20 @@ def test_one_that_fails_ends_the_others(server: FaultServer, console: Console) -
     assert workers_end()  # nobody waits for the time-out of the slow ones, which is longer
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    server.files["/file"] = bytes(30)
+    server.faults["/file"] = Fault(trickle=0.02)
+    terminal = Terminal()
+    fetch(server, Console(terminal))
+    assert "file: 0 of 0 MB, 0.0 MB/s" in terminal.getvalue()
+
+
 def test_an_optional_file_may_be_missing(server: FaultServer, console: Console) -> None:
     there = Transfer(Location.parse(f"{server.url}/file"), Memory(), 1 << 20, QUICK, optional=True)
     gone = Transfer(Location.parse(f"{server.url}/gone"), Memory(), 1 << 20, QUICK, optional=True)
