@@ -183,8 +183,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(body)
 
     def _send(self, part: bytes) -> None:
+        self.owner.sent += len(part)  # before, because the client may be done before this thread runs again
         self.wfile.write(part)
-        self.owner.sent += len(part)
 
     def log_message(self, *arguments: object) -> None:
         pass
