@@ -235,6 +235,8 @@ class Transfer:
             with contextlib.suppress(OSError, ValueError):  # an empty body has no connection any more
                 self._socket = socket.socket(fileno=os.dup(response.raw.fileno()))
             self._window = (time.monotonic(), self._received)
+            if self._stop.is_set():
+                self._break()
 
     def _detach(self) -> None:
         with self._lock:
@@ -303,8 +305,10 @@ def _progress(transfers: Sequence[Transfer], before: int, seconds: float) -> str
 
 def _validator(headers: Mapping[str, str]) -> str:
     """Give what If-Range may ask for (RFC 9110, 13.1.5): a strong entity tag, else a date."""
-    tag = headers.get("etag", "")
-    return tag if re.fullmatch(r'"[\x21\x23-\x7e]*"', tag) else headers.get("last-modified", "")
+    tag, date = headers.get("etag", ""), headers.get("last-modified", "")
+    if re.fullmatch(r'"[\x21\x23-\x7e]*"', tag):
+        return tag
+    return date if re.fullmatch(r"[A-Z][a-z]{2}, [0-9A-Za-z: ]{1,40} GMT", date) else ""
 
 
 def _number(text: str) -> int | None:

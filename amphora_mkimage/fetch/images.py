@@ -106,6 +106,8 @@ class Partial:
         validator = ""
         with contextlib.suppress(OSError, UnicodeError):
             validator = self._validator.read_text(encoding="latin-1")
+        if not re.fullmatch(r"[!-~]+(?: [!-~]+)*", validator):  # it goes into a header
+            validator = ""
         return (self.size, validator) if validator or self._known else (0, "")
 
     def restart(self, validator: str) -> None:

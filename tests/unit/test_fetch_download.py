@@ -113,6 +113,15 @@ class Changing(Memory):
         self._server.files["/file"], self._server.etags["/file"] = bytes(reversed(CONTENT)), '"two"'
 
 
+def test_a_date_is_a_validator_too(server: FaultServer, console: Console) -> None:
+    date = "Wed, 21 Oct 2026 07:28:00 GMT"
+    server.faults["/file"] = Fault(cut=100_000, cuts=1, headers={"Last-Modified": date})
+    server.etags["/file"] = 'W/"weak"'
+    assert fetch(server, console) == CONTENT
+    assert [seen.headers.get("if-range") for seen in server.asked("/file")] == [None, date]
+    assert server.ranges("/file") == ["", "bytes=100000-"]
+
+
 def test_what_has_no_validator_is_not_resumed_blindly(server: FaultServer, console: Console) -> None:
     server.faults["/file"] = Fault(cut=100_000, cuts=1)
     del server.etags["/file"]

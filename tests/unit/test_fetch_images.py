@@ -201,6 +201,14 @@ def test_a_partial_of_something_longer(server: FaultServer, images: Images) -> N
     assert files(images) == [f"{DIGEST.hex}-image.qcow2"]
 
 
+@pytest.mark.parametrize("validator", ["", "\n", 'evil"\r\nX-Evil: 1', " ", '"two"', "\udc80"])
+def test_a_damaged_validator_does_no_harm(validator: str, server: FaultServer, images: Images) -> None:
+    path = make_partial(images, CONTENT[:1_000_000])
+    path.with_name(f"{path.name}.validator").write_bytes(validator.encode(errors="surrogateescape"))
+    assert obtain(server, images).path.read_bytes() == CONTENT
+    assert "x-evil" not in server.seen[0].headers
+
+
 def test_a_partial_is_no_link(server: FaultServer, images: Images, tmp_path: Path) -> None:
     path = make_partial(images, b"begun")
     victim = tmp_path / "victim"
