@@ -134,7 +134,7 @@ def _fedora(release: str) -> Publication:
 
 def _centos(release: str) -> Publication:
     # Not signed. The file of checksums names the composes that are there, so that name and checksum belong together,
-    # which they may not with the moving name "latest". It has been empty at times.
+    # which they may not with the moving name "latest". CentOS has published empty files of checksums.
     return Publication(
         title=f"CentOS Stream {release}",
         root="https://cloud.centos.org/centos",

@@ -114,7 +114,7 @@ class Checksums:
 
     def _fail(self, problem: str) -> NoReturn:
         if not self._digests:
-            # CentOS has published empty ones for Stream 10; diskimage-builder's own CI stumbles over them.
+            # CentOS has published empty ones for Stream 10, as comments in diskimage-builder's CI tell.
             raise MkimageError(
                 f"{self._source} has no checksums at all: it is empty, or something else",
                 "the publisher or the mirror is at fault: try later, or another mirror",

@@ -15,9 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
-
-import requests
+from typing import TYPE_CHECKING, Protocol
 
 from amphora_mkimage import __version__
 from amphora_mkimage.console import Console
@@ -25,6 +23,9 @@ from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch import transport
 from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.fetch.transport import NotThereError, Policy, TransientError
+
+if TYPE_CHECKING:  # that it is installed is transport's business
+    import requests
 
 _CHUNK = 1 << 16
 _PARALLEL = 4
@@ -166,7 +167,7 @@ class Transfer:
             if validator:
                 headers["If-Range"] = validator
         self._slow = False
-        with requests.Session() as session:
+        with transport.Session() as session:
             self._asked = time.monotonic()
             try:
                 response = transport.get(session, self.location, headers, self._policy, verify)
@@ -234,6 +235,8 @@ class Transfer:
             with contextlib.suppress(OSError, ValueError):  # an empty body has no connection any more
                 self._socket = socket.socket(fileno=os.dup(response.raw.fileno()))
             self._window = (time.monotonic(), self._received)
+            if self._stop.is_set():
+                self._break()
 
     def _detach(self) -> None:
         with self._lock:
@@ -302,8 +305,10 @@ def _progress(transfers: Sequence[Transfer], before: int, seconds: float) -> str
 
 def _validator(headers: Mapping[str, str]) -> str:
     """Give what If-Range may ask for (RFC 9110, 13.1.5): a strong entity tag, else a date."""
-    tag = headers.get("etag", "")
-    return tag if re.fullmatch(r'"[\x21\x23-\x7e]*"', tag) else headers.get("last-modified", "")
+    tag, date = headers.get("etag", ""), headers.get("last-modified", "")
+    if re.fullmatch(r'"[\x21\x23-\x7e]*"', tag):
+        return tag
+    return date if re.fullmatch(r"[A-Z][a-z]{2}, [0-9A-Za-z: ]{1,40} GMT", date) else ""
 
 
 def _number(text: str) -> int | None:

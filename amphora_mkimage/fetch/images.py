@@ -106,6 +106,8 @@ class Partial:
         validator = ""
         with contextlib.suppress(OSError, UnicodeError):
             validator = self._validator.read_text(encoding="latin-1")
+        if not re.fullmatch(r"[!-~]+(?: [!-~]+)*", validator):  # it goes into a header
+            validator = ""
         return (self.size, validator) if validator or self._known else (0, "")
 
     def restart(self, validator: str) -> None:
@@ -114,7 +116,10 @@ class Partial:
             self._file.truncate(0)
             self._file.seek(0)
             self.size = 0
-            self._validator.write_text(validator, encoding="latin-1")
+            if validator:
+                self._validator.write_text(validator, encoding="latin-1")
+            else:
+                self._validator.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
         """Add bytes."""
@@ -165,7 +170,7 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[FileIO]:
 
 def _is_at(fd: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
 

@@ -20,7 +20,7 @@ from amphora_mkimage.fetch.images import Images, Partial
 from amphora_mkimage.fetch.publication import GIB, Location, Publication, Signed
 from amphora_mkimage.fetch.transport import NotThereError, Policy
 
-#: Bound of checksums, signatures, keys and listings; the largest that was seen is a directory listing of 200 kB.
+#: Bound of checksums, signatures, keys and listings.
 _SMALL_BYTES = 4 << 20
 _INSECURE = "use an https mirror that has the signatures, or --insecure to go without"
 
@@ -274,11 +274,16 @@ def _cached(
     location: Location, digest: Digest | None, images: Images, console: Console, policy: Policy, *, limit: int
 ) -> tuple[Path, Digest, bool]:
     """Give a file of the cache, or fetch it; with its digest, and whether it was there."""
+    console.activity(f"looking for {location.name} in the cache")
     if digest is not None and (path := images.checked(digest, location.name)):
         return path, digest, True
+    told = False
 
     def waiting() -> None:
-        console.activity(f"waiting for another build that fetches {location.name}")
+        nonlocal told
+        if not told:
+            console.note(f"waiting for another build that fetches {location.name}")
+        told = True
 
     key = str(digest) if digest is not None else location.url
     with images.partial(key, known=digest is not None, on_wait=waiting) as partial:

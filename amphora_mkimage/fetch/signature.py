@@ -40,7 +40,6 @@ _NOT_GOOD = {
         "look whether the publisher has signed it again; check this host's clock",
     ),
 }
-_NO_KEYS = "cannot read the signing keys"
 
 
 class Keyring:
@@ -101,19 +100,14 @@ class Keyring:
         return text.read_bytes(), signer
 
     def _import(self, material: Sequence[bytes]) -> None:
-        found = []
-        for number, blob in enumerate(material):
-            file = self._home / f"key-{number}"
-            file.write_bytes(blob)
-            found += _primary_fingerprints(self._gpg(["--with-colons", "--show-keys", str(file)], _NO_KEYS))
-            self._gpg(["--import", str(file)], _NO_KEYS)
+        found = _imported(self._home, material, self._console)
         if not set(found) & set(self._fingerprints):
             raise MkimageError(
                 f"the signing key is not the pinned one: expected {' or '.join(self._fingerprints)}, "
                 f"found {', '.join(found) or 'none'}",
                 _OTHER_KEY,
             )
-        self._gpg(["--output", str(self._pinned), "--export", *self._fingerprints], _NO_KEYS)
+        self._gpg(["--output", str(self._pinned), "--export", *self._fingerprints], "cannot read the signing keys")
 
     def _judge(self, arguments: Sequence[str], name: str) -> str:
         status = self._home / "status"
@@ -147,11 +141,13 @@ def load_keys(
     :raises MkimageError: there is none, or it is not the pinned one
     """
     for path in map(Path, key.keyrings):
-        if path.is_file():
+        try:
             material = [path.read_bytes()]
-            if set(fingerprints(material, console)) & set(key.fingerprints):
-                return material, str(path)
-            console.note(f"{path} has no key that is wanted")
+        except OSError:
+            continue
+        if set(fingerprints(material, console)) & set(key.fingerprints):
+            return material, str(path)
+        console.note(f"{path} has no key that is wanted")
     if not key.urls:
         raise HostError(
             f"the signing key {' or '.join(key.fingerprints)} is not on this host",
@@ -162,19 +158,12 @@ def load_keys(
 
 
 def fingerprints(material: Sequence[bytes], console: Console) -> list[str]:
-    """Give the fingerprints of the primary keys in some material.
+    """Give the fingerprints of the primary keys in some material, of those that gpg can read.
 
     :raises HostError: gpg is not installed
-    :raises MkimageError: it holds no keys
     """
-    found = []
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as home:
-        for blob in material:
-            file = Path(home) / "key"
-            file.write_bytes(blob)
-            listing = _gpg(Path(home), ["--with-colons", "--show-keys", str(file)], _NO_KEYS, console)
-            found += _primary_fingerprints(listing)
-    return found
+        return _imported(Path(home), material, console)
 
 
 def judge(lines: Sequence[str], pinned: Sequence[str], name: str, tail: Sequence[str] = ()) -> str:
@@ -185,10 +174,10 @@ def judge(lines: Sequence[str], pinned: Sequence[str], name: str, tail: Sequence
 
     :raises MkimageError: no signature is good
     """
-    problems = []
-    for signature in _signatures(lines):
-        if "BADSIG" in signature:
-            raise MkimageError(f"the signature of {name} does not fit: it was changed after it was signed", _CHANGED)
+    signatures, problems = _signatures(lines), []
+    if any("BADSIG" in signature for signature in signatures):
+        raise MkimageError(f"the signature of {name} does not fit: it was changed after it was signed", _CHANGED)
+    for signature in signatures:
         problem, remedy = _good(signature, pinned)
         if not problem:
             return signature["VALIDSIG"][9]
@@ -236,23 +225,32 @@ def _signatures(lines: Sequence[str]) -> list[dict[str, list[str]]]:
     return found
 
 
-def _primary_fingerprints(colons: str) -> list[str]:
-    """Read the listing of ``--with-colons``: the fpr record right after each pub record."""
-    found, wanted = [], False
-    for line in colons.splitlines():
+def _imported(home: Path, material: Sequence[bytes], console: Console) -> list[str]:
+    """Import keys into a home; gives the fingerprints of all primary keys that are there then."""
+    for number, blob in enumerate(material):
+        file = home / f"key-{number}"
+        file.write_bytes(blob)
+        try:
+            _gpg(home, ["--import", str(file)], "cannot import the signing keys", console)
+        except HostError:
+            raise
+        except MkimageError:
+            pass  # a file may hold keys of a newer kind beside those that are wanted; the listing tells what is there
+    found, primary = [], False
+    for line in _gpg(home, ["--with-colons", "--list-keys"], "cannot list the signing keys", console).splitlines():
         fields = line.split(":")
         if fields[0] in ("pub", "sub"):
-            wanted = fields[0] == "pub"
-        elif fields[0] == "fpr" and wanted and len(fields) > 9:
+            primary = fields[0] == "pub"
+        elif fields[0] == "fpr" and primary and len(fields) > 9:
             found.append(fields[9])
-            wanted = False
+            primary = False
     return found
 
 
 def _gpg(home: Path, arguments: Sequence[str], what: str, console: Console) -> str:
     argv = ["gpg", "--homedir", str(home), "--batch", "--no-tty", "--no-options", "--no-autostart"]
-    # The pinned fingerprints say which keys are trusted; nothing is looked up anywhere.
-    argv += ["--trust-model", "always", "--no-auto-check-trustdb", "--no-auto-key-retrieve", "--disable-dirmngr"]
+    # No web of trust: the pinned fingerprints say which keys are trusted. Nothing is looked up anywhere.
+    argv += ["--no-auto-check-trustdb", "--no-auto-key-retrieve", "--disable-dirmngr"]
     try:
         return process.run([*argv, *arguments], console, what=what, deadline=_SECONDS)
     except HostError as error:

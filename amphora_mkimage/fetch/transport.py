@@ -85,6 +85,13 @@ class NotThereError(MkimageError):
     """The server is there and does not have the file."""
 
 
+class Session(requests.Session):
+    """A session that leaves redirects to :func:`get`, also in the ways that ``allow_redirects=False`` does not."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Find none: else requests would read the whole body of each, however long, and judge its URL."""
+
+
 def ca_bundle(environ: Mapping[str, str]) -> str | bool:
     """Give the CA bundle for https: the one that a variable names, else the host's, else requests' own.
 
@@ -99,7 +106,7 @@ def ca_bundle(environ: Mapping[str, str]) -> str | bool:
 
 
 def get(
-    session: requests.Session, location: Location, headers: Mapping[str, str], policy: Policy, verify: str | bool
+    session: Session, location: Location, headers: Mapping[str, str], policy: Policy, verify: str | bool
 ) -> requests.Response:
     """Send one GET and follow redirects; gives the answer, of whatever status, with its body unread.
 
@@ -154,10 +161,10 @@ def translated(location: Location) -> Iterator[None]:
     try:
         yield
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        certificate = _cause(error, ssl.SSLCertVerificationError)
-        if certificate is not None:
+        distrust = _distrust(error)
+        if distrust:
             raise MkimageError(
-                f"{location.shown}: the server's certificate is not trusted: {certificate.verify_message}",
+                f"{location.shown}: the server's certificate is not trusted: {distrust}",
                 f"if a CA of your own signs it, name its bundle with {CA_VARIABLES[0]}",
             ) from None
         if isinstance(error, requests.exceptions.InvalidProxyURL):
@@ -173,10 +180,10 @@ def translated(location: Location) -> Iterator[None]:
 
 
 def _follow(here: Location, target: str) -> Location:
-    url = requests.utils.requote_uri(urljoin(here.url, target))
     try:
+        url = requests.utils.requote_uri(urljoin(here.url, target))
         found = Location.parse(url) if urlsplit(url).scheme in ("http", "https") and target else None
-    except (BadValueError, ValueError):
+    except (BadValueError, ValueError, requests.RequestException):
         found = None
     if found is None:
         raise MkimageError(f"{here.shown} is redirected to something that is no URL", "name a mirror")
@@ -198,12 +205,28 @@ def _retry_after(text: str) -> float | None:
         return None
 
 
+def _distrust(error: BaseException) -> str:
+    """Say what is wrong with a certificate, "" if that is not the trouble."""
+    certificate = _cause(error, ssl.SSLCertVerificationError)
+    if certificate is not None:
+        return str(certificate.verify_message)
+    # urllib3 before version 2 compares host names itself, with an exception of its own.
+    return "it is for another host" if _cause(error, ValueError, _is_of_another_host) else ""
+
+
+def _is_of_another_host(error: ValueError) -> bool:
+    return type(error).__name__ == "CertificateError"
+
+
 def _reason(error: BaseException) -> str:
-    if isinstance(error, requests.exceptions.Timeout) or _cause(error, urllib3.exceptions.TimeoutError):
+    # urllib3 counts a refused connection among the time-outs.
+    refused = urllib3.exceptions.NewConnectionError
+    if _cause(error, urllib3.exceptions.TimeoutError, lambda found: not isinstance(found, refused)):
         return "no answer in time"
     if _cause(error, socket.gaierror) is not None:
         return f"{'the proxy' if isinstance(error, requests.exceptions.ProxyError) else 'the host'} has no address"
-    system = _cause(error, OSError, lambda found: bool(found.strerror) or "Tunnel connection" in str(found))
+    # Requests' own exceptions are OSErrors too, whose text has the URL in it.
+    system = _cause(error, OSError, lambda found: not isinstance(found, requests.RequestException) and bool(found.args))
     reason = (system.strerror or str(system)) if system is not None else "the connection broke off"
     return f"the proxy: {reason}" if isinstance(error, requests.exceptions.ProxyError) else reason
 
