@@ -14,6 +14,7 @@ import os
 
 _SYS_OPENAT2 = 437  # the same number on every architecture (include/uapi/asm-generic/unistd.h)
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _RETRIES = 100
 
@@ -24,13 +25,15 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def open_inside(root: int, path: str, flags: int, mode: int = 0) -> int:
+def open_inside(root: int, path: str, flags: int, mode: int = 0, *, symlinks: bool = True) -> int:
     """Open a path inside the tree at descriptor ``root`` and return a descriptor.
 
     :param flags: as for open(2); O_CLOEXEC is added
+    :param symlinks: follow symbolic links inside the tree; else they are an error (ELOOP)
     :raises OSError: as open(2), with the path as the guest knows it
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | (0 if symlinks else _RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_RETRIES):
         fd: int = _libc.syscall(
             _SYS_OPENAT2, root, os.fsencode(path.lstrip("/") or "."), ctypes.byref(how), ctypes.sizeof(how)
