@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import manifest, process, stages
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
@@ -25,7 +26,7 @@ from amphora_mkimage.disk import filesystems, formats, layout
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import userns
+from amphora_mkimage.guest import foreign, userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
 from amphora_mkimage.plan import Plan
@@ -53,6 +54,7 @@ def build(plan: Plan, console: Console) -> None:
     """
     request = plan.request
     id_map = userns.plan_id_map()
+    foreign.require(request.arch, id_map)
     request.cache_dir.mkdir(parents=True, exist_ok=True)
     request.working_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -239,14 +241,16 @@ class _Worker:
     def _make_disk(self, filesystem_uuid: str) -> Path:
         request, console = self.request, self.console
         disk = self.work / "disk.raw"
-        loader = Bootloader(self.tree, request.base.distribution, filesystem_uuid, self.work, console)
+        architecture = ARCHITECTURES[request.arch]
+        loader = Bootloader(self.tree, request.base.distribution, filesystem_uuid, self.work, console, architecture)
         with console.step("configure the bootloader"):
             loader.configure()
         with console.step("write the disk"):
             places = layout.partition(disk, request.size_gib, request.arch, console)
             filesystems.make_root(self.tree, disk, places.root, filesystem_uuid, console)
-            filesystems.make_esp(loader.esp_files(), disk, places.esp, self.work, console)
-            loader.embed(disk)
+            if places.esp is not None:
+                filesystems.make_esp(loader.esp_files(), disk, places.esp, self.work, console)
+            loader.embed(disk, places.prep)
         shutil.rmtree(self.tree)  # its memory is wanted for the image's pages
         return disk
 
