@@ -62,10 +62,13 @@ class Accelerator:
     reason: str
     remedy: str = ""
 
-    def qemu_arguments(self) -> list[str]:
-        """Accelerator, processor model and processor count for a qemu command line."""
+    def qemu_arguments(self, emulated: str = "max") -> list[str]:
+        """Accelerator, processor model and processor count for a qemu command line.
+
+        :param emulated: processor model where there is no KVM
+        """
         # thread=multi: one host thread a virtual processor. Emulation can be so slow that a single one starves a guest.
-        accelerator, model = ("kvm", "host") if self.kvm else ("tcg,thread=multi", "max")
+        accelerator, model = ("kvm", "host") if self.kvm else ("tcg,thread=multi", emulated)
         processors = min(_MAX_PROCESSORS, len(os.sched_getaffinity(0)))
         return ["-accel", accelerator, "-cpu", model, "-smp", str(processors)]
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import manifest, stages
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.bases.base import Made
@@ -25,7 +26,7 @@ from amphora_mkimage.disk import filesystems, formats, layout
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import userns
+from amphora_mkimage.guest import foreign, userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
 from amphora_mkimage.plan import Plan
@@ -49,6 +50,7 @@ def build(plan: Plan, console: Console) -> None:
     """
     request = plan.request
     id_map = userns.plan_id_map()
+    foreign.require(request.arch, id_map)
     request.cache_dir.mkdir(parents=True, exist_ok=True)
     request.working_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -192,15 +194,17 @@ class _Worker:
 
     def _make_disk(self, filesystem_uuid: str) -> Path:
         request, console = self.request, self.console
-        disk = self.place.directory / "disk.raw"
-        loader = Bootloader(self.place.tree, request.base.distribution, filesystem_uuid, self.place.directory, console)
+        disk, scratch = self.place.directory / "disk.raw", self.place.directory
+        architecture = ARCHITECTURES[request.arch]
+        loader = Bootloader(self.place.tree, request.base.distribution, filesystem_uuid, scratch, console, architecture)
         with console.step("configure the bootloader"):
             loader.configure()
         with console.step("write the disk"):
             places = layout.partition(disk, request.size_gib, request.arch, console)
             filesystems.make_root(self.place.tree, disk, places.root, filesystem_uuid, console)
-            filesystems.make_esp(loader.esp_files(), disk, places.esp, self.place.directory, console)
-            loader.embed(disk)
+            if places.esp is not None:
+                filesystems.make_esp(loader.esp_files(), disk, places.esp, scratch, console)
+            loader.embed(disk, places.prep)
         shutil.rmtree(self.place.tree)  # its memory is wanted for the image's pages
         return disk
 

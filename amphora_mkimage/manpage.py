@@ -177,7 +177,7 @@ def _meaning(setting: Setting) -> str:
         return f"{setting.help}; refused today: {setting.later}"
     if setting.unused:
         return f"{setting.help}; accepted and unused: it has no meaning without diskimage-builder"
-    available = {"arch": sorted({arch for base in BASES.values() for arch in base.bootloader}), "base_os": list(BASES)}
+    available = {"base_os": list(BASES)}
     if setting.name in available and setting.choices:
         usable = available[setting.name]
         refused = [choice for choice in setting.choices if choice not in usable]

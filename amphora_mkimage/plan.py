@@ -76,7 +76,7 @@ class Plan:
 
 def make(request: Request) -> Plan:
     """Choose the mirror and collect the packages."""
-    archive = mirror.choose(request.base, request.release, request.mirror)
+    archive = mirror.choose(request.base, request.release, request.mirror, request.arch)
     sources = archive.sources(request.base, request.release, request.keyring)
     return Plan(request, packages.groups(request), archive, sources)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from amphora_mkimage import passwords, remarks, settings
+from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
@@ -27,6 +28,7 @@ _DATASOURCE = re.compile(r"[A-Za-z0-9]+")
 class Request:
     """A checked wish for one image.
 
+    :param arch: dpkg's name of the architecture
     :param output: path of the image without a suffix, absolute
     :param types: image types, in the order given
     :param root_password_hash: crypt(5) hash, or "" to keep the root account locked
@@ -97,8 +99,8 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     """
     _refuse_later(values)
     base = _base(values["base_os"])
-    release = _release(values["release"], base)
     arch = _arch(values["arch"], base)
+    release = _release(values["release"], base, arch)
     remarks.remark(values, environ, base, warn)
     return Request(
         base=base,
@@ -141,23 +143,28 @@ def _base(value: Value) -> Base:
     raise BadValueError(f"-i {name} is not there yet", f"available today: -i {', -i '.join(BASES)}")
 
 
-def _release(value: Value, base: Base) -> str:
-    codename = str(value.value or base.default_release)
+def _release(value: Value, base: Base, arch: str) -> str:
+    codename = str(value.value or base.default_for(arch))
     known = base.releases.get(codename)
-    usable = ", ".join(name for name, release in base.releases.items() if not release.refused)
+    accepted = f"accepted: {', '.join(base.usable(arch))}"
     if known is None:
-        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", f"accepted: {usable}")
+        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", accepted)
     if known.refused:
-        raise BadValueError(
-            f"{value.origin}: {base.name} {codename} cannot be used: {known.refused}", f"accepted: {usable}"
-        )
+        raise BadValueError(f"{value.origin}: {base.name} {codename} cannot be used: {known.refused}", accepted)
+    if arch in known.lacks:
+        what = f"{base.name} {codename} cannot be built for {arch}: {known.lacks[arch]}"
+        raise BadValueError(f"{value.origin}: {what}", accepted)
     return codename
 
 
 def _arch(value: Value, base: Base) -> str:
-    arch = {"aarch64": "arm64"}.get(str(value.value), str(value.value))
+    """Give dpkg's name of the architecture."""
+    arch = ALIASES.get(str(value.value), str(value.value))
     if arch not in base.bootloader:
-        raise BadValueError(f"{value.origin}: {base.name} for {arch} is not there yet", "available today: -a amd64")
+        raise BadValueError(
+            f"{value.origin}: {base.distribution} has no bootable system for {value.value}",
+            f"accepted: {', '.join(n for n in settings.ARCHITECTURES if ALIASES.get(n, n) in base.bootloader)}",
+        )
     return arch
 
 

@@ -94,7 +94,15 @@ _AGENT = "the amphora agent is not there yet: images are built without it"
 _ELEMENTS = "diskimage-builder elements are not there yet"
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("arch", "architecture of the image", ("-a", "--arch"), _env("AMP_ARCH"), "ARCH", "amd64", ARCHITECTURES),
+    Setting(
+        "arch",
+        "architecture of the image, through qemu-user where the host is another (i386: Debian only)",
+        ("-a", "--arch"),
+        _env("AMP_ARCH"),
+        "ARCH",
+        "amd64",
+        ARCHITECTURES,
+    ),
     Setting(
         "backend", "load balancer in the image", ("-b", "--backend"), _env("AMP_BACKEND"), "NAME", "haproxy", BACKENDS
     ),

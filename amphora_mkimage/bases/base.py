@@ -13,11 +13,13 @@ class Release:
     :param codename: its suite in the archive
     :param suites: name patterns of all suites that a complete system takes; ``{}`` is the codename
     :param refused: why no amphora can be made of it, or ""
+    :param lacks: what it lacks that other releases have, by architecture
     """
 
     codename: str
     suites: tuple[str, ...]
     refused: str = ""
+    lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Base:
     :param bootloader: packages that bring the bootloader, by architecture
     :param published: it starts from a root filesystem that the distribution publishes
     :param minimum_gib: smallest disk that its content fits on
+    :param ports: architectures that are in an archive of their own, not in the one of the others
     """
 
     name: str
@@ -48,6 +51,16 @@ class Base:
     bootloader: Mapping[str, tuple[str, ...]]
     published: bool = False
     minimum_gib: int = 1
+    ports: frozenset[str] = frozenset()
+
+    def usable(self, arch: str) -> list[str]:
+        """Give the codenames of the releases that can be built for an architecture, oldest first."""
+        return [name for name, release in self.releases.items() if not release.refused and arch not in release.lacks]
+
+    def default_for(self, arch: str) -> str:
+        """Give the release that is built for an architecture when none is named."""
+        usable = self.usable(arch)
+        return self.default_release if self.default_release in usable else usable[-1]
 
 
 @dataclass(frozen=True)

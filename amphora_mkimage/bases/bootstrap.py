@@ -85,6 +85,8 @@ def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: st
         "--variant=apt",
         "--format=directory",
         f"--architectures={arch}",
+        # It would want the program arch-test; what it would find out is known (guest/foreign.py).
+        "--skip=check/qemu",
         # The indexes are here already; mmdebstrap's own clean-up of lists and archives is left on.
         "--skip=update",
         *(f"--dpkgopt={option}" for option in NO_DOCUMENTATION),

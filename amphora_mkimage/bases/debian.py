@@ -7,6 +7,8 @@ from dataclasses import replace
 from amphora_mkimage.bases.base import Base, Release
 
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
+#: Debian 13's release notes, 5.1.3 "Reduced support for i386".
+_NO_KERNEL = "its i386 has neither kernel nor boot loader any more; Debian 12 is the last that starts on such machines"
 _ALL = ("{}", "{}-updates", "{}-security")
 
 DEBIAN_MINIMAL = Base(
@@ -17,16 +19,30 @@ DEBIAN_MINIMAL = Base(
         "buster": Release("buster", _ALL, refused=_PYTHON_TOO_OLD),
         "bullseye": Release("bullseye", _ALL, refused=_PYTHON_TOO_OLD),
         "bookworm": Release("bookworm", _ALL),
-        "trixie": Release("trixie", _ALL),
-        "forky": Release("forky", _ALL),
+        "trixie": Release("trixie", _ALL, lacks={"i386": _NO_KERNEL}),
+        "forky": Release("forky", _ALL, lacks={"i386": _NO_KERNEL}),
     },
     components=("main",),
     keyring="/usr/share/keyrings/debian-archive-keyring.gpg",
     keyring_package="debian-archive-keyring",
     # The cloud kernel leaves out drivers for hardware that no virtual machine has: a third of the size, a faster boot.
-    kernels={"amd64": "linux-image-cloud-amd64", "arm64": "linux-image-cloud-arm64"},
-    # The package of Debian's own cloud images: BIOS modules and the signed EFI loaders beside each other.
-    bootloader={"amd64": ("grub-cloud-amd64",)},
+    kernels={
+        "amd64": "linux-image-cloud-amd64",
+        "i386": "linux-image-686-pae",
+        "arm64": "linux-image-cloud-arm64",
+        # Every processor that virtualises has LPAE, and qemu's "virt" machine puts its PCI bus above 4 GiB.
+        "armhf": "linux-image-armmp-lpae",
+        "ppc64el": "linux-image-powerpc64le",
+    },
+    bootloader={
+        # The package of Debian's own cloud images: BIOS modules and the signed EFI loaders beside each other.
+        "amd64": ("grub-cloud-amd64",),
+        # The others have none (arm64 only since Debian 13); these are what grub-cloud-* depends on.
+        "i386": ("grub2-common", "grub-pc-bin", "grub-efi-ia32-signed", "shim-signed"),
+        "arm64": ("grub2-common", "grub-efi-arm64-bin", "grub-efi-arm64-signed", "shim-signed"),
+        "armhf": ("grub2-common", "grub-efi-arm-bin"),
+        "ppc64el": ("grub2-common", "grub-ieee1275-bin"),
+    },
 )
 
 #: From the image that is published for clouds.

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from amphora_mkimage import process
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases.base import Base
 from amphora_mkimage.errors import HostError, MkimageError
 
@@ -43,16 +44,17 @@ class Mirror:
         return "".join(lines)
 
 
-def choose(base: Base, release: str, url: str) -> Mirror:
+def choose(base: Base, release: str, url: str, arch: str = "amd64") -> Mirror:
     """Choose the archive: the user's, else the one that the host's own apt uses, else mmdebstrap's default.
 
     :param url: the user's mirror, or ""
+    :param arch: dpkg's name of the image's architecture
     :raises HostError: mmdebstrap, which would be asked, is missing
     """
     if url:
         bare, logins = _split_credentials(url)
         return Mirror(bare, _security_beside(bare, base), "BASE_OS_MIRROR", logins)
-    return _of_host(base) or _of_mmdebstrap(base, release)
+    return _of_host(base, arch) or _of_mmdebstrap(base, release, arch)
 
 
 def apt_network_settings(environ: Mapping[str, str]) -> str:
@@ -100,10 +102,14 @@ def _security_beside(url: str, base: Base) -> str:
     return f"{head}/debian-security" if base.distribution == last == "debian" else url
 
 
-def _of_host(base: Base) -> Mirror | None:
-    """Read the archive that the host's apt uses, when the host is of the same distribution."""
+def _of_host(base: Base, arch: str) -> Mirror | None:
+    """Read the archive that the host's apt uses, when the host is of the same distribution and it has the image's."""
     release = _os_release()
     if release.get("ID") != base.distribution or shutil.which("apt-get") is None:
+        return None
+    machine = os.uname().machine
+    here = next((a.name for a in ARCHITECTURES.values() if a.machine == machine), "")
+    if (arch in base.ports) != (here in base.ports):
         return None
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"],
@@ -122,10 +128,11 @@ def _of_host(base: Base) -> Mirror | None:
     return Mirror(bare, security, "this host's apt", logins + more)
 
 
-def _of_mmdebstrap(base: Base, release: str) -> Mirror:
+def _of_mmdebstrap(base: Base, release: str, arch: str) -> Mirror:
     """Ask mmdebstrap which archive it would use: the sources.list that it writes, read by a hook."""
     hook = Path(__file__).with_name("hooks") / "print-sources"
-    argv = ["mmdebstrap", "--variant=custom", "--skip=update,download", "--format=null"]
+    argv = ["mmdebstrap", "--variant=custom", "--skip=update,download,check/qemu", "--format=null"]
+    argv += [f"--architectures={arch}"]
     try:
         # The hook ends mmdebstrap by failing, as soon as it has what it came for.
         done = subprocess.run(

@@ -23,9 +23,20 @@ UBUNTU_MINIMAL = Base(
     components=("main", "universe"),
     keyring="/usr/share/keyrings/ubuntu-archive-keyring.gpg",
     keyring_package="ubuntu-archive-keyring (ubuntu-keyring on Ubuntu)",
-    kernels={"amd64": "linux-image-virtual", "arm64": "linux-image-virtual"},
+    kernels={
+        "amd64": "linux-image-virtual",
+        "arm64": "linux-image-virtual",
+        "armhf": "linux-image-generic",
+        "ppc64el": "linux-image-virtual",
+    },
     # Ubuntu has no grub-cloud; grub-pc and grub-efi conflict, their -bin packages do not.
-    bootloader={"amd64": ("grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "shim-signed")},
+    bootloader={
+        "amd64": ("grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "shim-signed"),
+        "arm64": ("grub2-common", "grub-efi-arm64-bin", "grub-efi-arm64-signed", "shim-signed"),
+        "armhf": ("grub2-common", "grub-efi-arm-bin"),
+        "ppc64el": ("grub2-common", "grub-ieee1275-bin"),
+    },
+    ports=frozenset(("arm64", "armhf", "ppc64el")),
 )
 
 #: From the image that is published for clouds.

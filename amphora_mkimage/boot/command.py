@@ -10,9 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from amphora_mkimage import accelerator
-from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, verdict
-from amphora_mkimage.boot.machine import Drawing, Machine, image_format
+from amphora_mkimage import accelerator, settings
+from amphora_mkimage.architecture import ALIASES
+from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, hardware, verdict
+from amphora_mkimage.boot.hardware import HARDWARE, Hardware
+from amphora_mkimage.boot.machine import Drawing, Machine, image_architecture, image_format
 from amphora_mkimage.boot.session import Session
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import ExitStatus
@@ -26,7 +28,17 @@ DEFAULT_MEMORY = 1024
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``boot``."""
     parser.add_argument("image", metavar="IMAGE", type=Path, help="qcow2, raw or vhd file; never written to")
-    parser.add_argument("--uefi", action="store_true", help="boot with UEFI firmware (OVMF) instead of the BIOS")
+    parser.add_argument(
+        "--arch",
+        metavar="ARCH",
+        choices=settings.ARCHITECTURES,
+        help="architecture of the image (default: what the type of its root partition says, else amd64)",
+    )
+    parser.add_argument(
+        "--uefi",
+        action="store_true",
+        help="boot with UEFI firmware (OVMF) instead of the BIOS; arm64 and armhf have nothing else",
+    )
     parser.add_argument(
         "--haproxy-config",
         metavar="FILE",
@@ -66,11 +78,13 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
     config = haproxy.read_config(arguments.haproxy_config)
     http_port = haproxy.http_port(config)
     found = image_format(arguments.image, console)
-    uefi = firmware.find() if arguments.uefi else None
-    chosen = accelerator.choose(console)
-    console.note(f"booting {arguments.image} ({'UEFI' if uefi else 'BIOS'}); {chosen}")
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-boot-") as name:
         directory = Path(name)
+        machine_kind = _hardware(arguments, found, directory, console)
+        kind = machine_kind.firmware_kind(uefi=arguments.uefi)
+        uefi = firmware.find(hardware=machine_kind) if kind == "uefi" else None
+        chosen = accelerator.choose(console) if machine_kind.native else hardware.foreign(machine_kind)
+        console.note(f"booting {arguments.image} ({verdict.FIRMWARE[kind]}); {chosen}")
         identity = agent.make_identity(directory, console)
         drive = directory / "config.iso"
         files = {config_drive.HAPROXY_CONFIG: config, **identity.files()}
@@ -80,10 +94,11 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
             image_format=found,
             drive=drive,
             directory=directory,
-            accelerator=chosen.qemu_arguments(),
+            accelerator=machine_kind.accelerator_arguments(chosen),
             memory=arguments.memory,
             firmware=uefi,
             http_port=http_port,
+            hardware=machine_kind,
         )
         machine = Machine(drawing, console)
         try:
@@ -93,13 +108,19 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
         result = verdict.Verdict(
             image=arguments.image,
             image_format=found,
-            firmware="uefi" if uefi else "bios",
+            firmware=kind,
             accelerator="kvm" if chosen.kvm else "tcg",
             timeout=arguments.timeout,
             outcome=outcome,
             expected=verdict.expected_answer(arguments.haproxy_config),
         )
         return _finish(result, drawing.console, as_json=arguments.json)
+
+
+def _hardware(arguments: argparse.Namespace, image_format: str, directory: Path, console: Console) -> Hardware:
+    """Choose the machine that the image is for."""
+    said = arguments.arch and ALIASES.get(arguments.arch, arguments.arch)
+    return HARDWARE[said or image_architecture(arguments.image, image_format, directory, console) or "amd64"]
 
 
 def _finish(result: verdict.Verdict, serial: Path, *, as_json: bool) -> ExitStatus:

@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import process
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.boot import agent, config_drive
 from amphora_mkimage.boot.firmware import Firmware
+from amphora_mkimage.boot.hardware import Hardware
 from amphora_mkimage.boot.qmp import Monitor
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, HostError, MkimageError
+from amphora_mkimage.verify import partition_table
 
-QEMU = "qemu-system-x86_64"
 #: By the names of qemu's drivers; "vpc" is Microsoft's VHD.
 FORMATS = ("qcow2", "raw", "vpc")
 
 _PR_SET_PDEATHSIG = 1
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)")
 _SECTOR = 512
+#: More than the protective MBR, the header and the entries of a GPT.
+_START = 64 << 10
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,6 +61,22 @@ def image_format(image: Path, console: Console) -> str:
     return found
 
 
+def image_architecture(image: Path, image_format: str, directory: Path, console: Console) -> str:
+    """Find out the architecture of an image from the type of its root partition; "" when that does not say.
+
+    :param image_format: one of :data:`FORMATS`
+    :param directory: where a small file may be made
+    """
+    start = directory / "start"
+    argv = ["qemu-img", "dd", "-f", image_format, "-O", "raw", f"bs={_START}", "count=1"]
+    process.run([*argv, f"if={image.absolute()}", f"of={start}"], console, what=f"cannot read {image}")
+    content = start.read_bytes()
+    start.unlink()
+    table = partition_table.parse(lambda offset, size: content[offset : offset + size], len(content))
+    types = {partition.type for partition in table.partitions}
+    return next((a.name for a in ARCHITECTURES.values() if a.root_type.lower() in types), "")
+
+
 def _has_boot_signature(image: Path) -> bool:
     """Has the first sector the signature of a boot record, which a GPT disk has as well (its protective MBR)?"""
     with image.open("rb") as file:
@@ -74,8 +94,9 @@ class Drawing:
     :param directory: where the machine's files go: console, reports, messages of qemu, variable store
     :param accelerator: qemu's arguments for accelerator, processor model and count
     :param memory: MiB
-    :param firmware: UEFI firmware; None is qemu's own BIOS
+    :param firmware: UEFI firmware; None is qemu's own firmware for this kind of machine
     :param http_port: the guest's port that is to be reached from here, besides the agent's
+    :param hardware: the kind of machine
     """
 
     image: Path
@@ -86,6 +107,7 @@ class Drawing:
     memory: int
     firmware: Firmware | None
     http_port: int
+    hardware: Hardware
 
     @property
     def console(self) -> Path:
@@ -94,7 +116,7 @@ class Drawing:
 
     @property
     def reports(self) -> Path:
-        """What the reporter writes to the second serial port."""
+        """What the reporter writes to its port."""
         return self.directory / "reports.jsonl"
 
     def arguments(self, monitor: int) -> list[str]:
@@ -103,18 +125,17 @@ class Drawing:
         :param monitor: an inherited, connected socket for the monitor
         """
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in sorted({self.http_port, agent.PORT}))
+        kind = self.hardware.firmware_kind(uefi=self.firmware is not None)
         return [
-            QEMU, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
-            # graphics=off: SeaBIOS sends its screen, and that of a boot loader which knows no serial port, to the
-            # serial console, where a boot that ends there is recognised.
-            "-machine", f"{'q35' if self.firmware else 'pc'},graphics=off", *self.accelerator, "-m", str(self.memory),
+            self.hardware.qemu, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
+            "-machine", self.hardware.machines[kind], *self.accelerator, "-m", str(self.memory),
             *self._firmware_arguments(),
             # snapshot=on: writes go to a file that qemu unlinks as soon as it has opened it, so nothing is left of it
             # even after SIGKILL. The same disk bus and CD-ROM as Nova's libvirt driver chooses on these machines.
             "-drive", f"if=none,id=root,snapshot=on,cache=unsafe,format={self.image_format},file={_escape(self.image)}",
             "-device", "virtio-blk-pci,drive=root,bootindex=1",
             "-drive", f"if=none,id=config,media=cdrom,readonly=on,format=raw,file={_escape(self.drive)}",
-            "-device", "ide-cd,drive=config",
+            *self.hardware.drive,
             # strict: only what has a bootindex is tried. No option ROM: the network is never booted from.
             "-boot", "strict=on",
             # restrict=on: the guest reaches neither the host nor the world, only forwards lead in. ipv6=off: the
@@ -124,7 +145,7 @@ class Drawing:
             # The amphora images of Octavia carry hw_rng_model=virtio.
             "-device", "virtio-rng-pci",
             "-chardev", f"file,id=console,path={_escape(self.console)}", "-serial", "chardev:console",
-            "-chardev", f"file,id=reports,path={_escape(self.reports)}", "-serial", "chardev:reports",
+            "-chardev", f"file,id=reports,path={_escape(self.reports)}", *self.hardware.reporter,
             "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
         ]  # fmt: skip
 
@@ -187,7 +208,8 @@ class Machine:
                     start_new_session=True,  # Ctrl-C is for us; we end qemu
                 )
         except FileNotFoundError as error:
-            raise HostError(f"{QEMU} is not installed", "install the package qemu-system-x86") from error
+            hardware = self.drawing.hardware
+            raise HostError(f"{hardware.qemu} is not installed", f"install the package {hardware.package}") from error
 
     def seconds(self) -> float:
         """Seconds since power-on."""

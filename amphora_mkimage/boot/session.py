@@ -173,6 +173,6 @@ class Session:
         if now - self._heard > SILENCE_SECONDS:
             return Death(
                 f"the guest said nothing for {SILENCE_SECONDS:.0f} s",
-                "console=ttyS0 on the kernel's command line would show where it stopped",
+                "a console= for the serial port on the kernel's command line would show where it stopped",
             )
         return None

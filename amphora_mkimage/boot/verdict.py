@@ -10,6 +10,7 @@ from amphora_mkimage.boot import haproxy
 from amphora_mkimage.boot.session import Outcome
 
 _SLOWEST = 10
+FIRMWARE = {"bios": "BIOS", "uefi": "UEFI", "openfirmware": "Open Firmware"}
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Verdict:
     """A boot and how it was made.
 
     :param image: the image
-    :param firmware: "bios" or "uefi"
+    :param firmware: a key of :data:`FIRMWARE`
     :param accelerator: "kvm" or "tcg"
     :param timeout: seconds that were allowed
     :param expected: what haproxy has to answer; None when the configuration is the user's own and may answer anything
@@ -129,7 +130,7 @@ class Verdict:
         problems = self.problems()
         word = "does not run" if self.outcome.death or self.outcome.timed_out else "runs, but" if problems else "runs"
         accelerator = {"kvm": "KVM", "tcg": "emulated"}[self.accelerator]
-        lines = [f"{self.image}: {word} ({self.firmware.upper()}, {accelerator})"]
+        lines = [f"{self.image}: {word} ({FIRMWARE[self.firmware]}, {accelerator})"]
         lines += [f"  problem: {problem}" for problem in problems]
         if self.outcome.death and self.outcome.death.remedy:
             lines.append(f"  what to do: {self.outcome.death.remedy}")

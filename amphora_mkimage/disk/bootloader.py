@@ -9,14 +9,17 @@ itself.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import process
+from amphora_mkimage.architecture import Architecture
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk.filesystems import ROOT_LABEL
-from amphora_mkimage.disk.tools import tool
+from amphora_mkimage.disk.layout import Extent
+from amphora_mkimage.disk.tools import splice, tool
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT
@@ -25,7 +28,7 @@ FILES = Path(__file__).with_name("files")
 _DEVICE = "/run/amphora-disk"
 _SCRATCH = "/run/amphora-grub"
 #: What GRUB needs to find /boot/grub on an ext4 of a GPT disk; all else it loads from there.
-_CORE_MODULES = ("biosdisk", "part_gpt", "ext2", "search_fs_uuid", "normal")
+_CORE_MODULES = ("part_gpt", "ext2", "search_fs_uuid", "normal")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Bootloader:
     :param distribution: name of the folder on the ESP where the signed GRUB looks for its configuration
     :param uuid: of the root filesystem
     :param scratch: directory for small files of ours
+    :param architecture: of the image
     """
 
     tree: Path
@@ -43,16 +47,17 @@ class Bootloader:
     uuid: str
     scratch: Path
     console: Console
+    architecture: Architecture
 
     def configure(self) -> None:
-        """Write /boot/grub: the configuration that update-grub makes, and the modules for BIOS."""
-        grub = self.tree / "boot/grub"
-        (grub / "i386-pc").mkdir(parents=True, exist_ok=True)
-        modules = sorted((self.tree / "usr/lib/grub/i386-pc").glob("*.mod"))
-        if not modules:
-            raise MkimageError("the image has no GRUB for BIOS in /usr/lib/grub/i386-pc")
-        for file in (*modules, *(self.tree / "usr/lib/grub/i386-pc").glob("*.lst")):
-            (grub / "i386-pc" / file.name).write_bytes(file.read_bytes())
+        """Write /boot/grub: the configuration that update-grub makes, and the modules of each GRUB that we make.
+
+        A signed GRUB has its modules inside.
+        """
+        efi = self.architecture.efi
+        ours = (self.architecture.bios, self.architecture.open_firmware, efi.platform if efi and not efi.signed else "")
+        for platform in filter(None, ours):
+            self._copy_modules(platform)
         probe = self.scratch / "probe.img"
         with probe.open("wb") as file_object:
             file_object.truncate(4 << 20)
@@ -63,35 +68,76 @@ class Bootloader:
         probe.unlink()
 
     def esp_files(self) -> dict[str, Path]:
-        """Give the content of the ESP: the signed shim and GRUB under the removable-media path, and where to go on."""
+        """Give the content of the ESP, all under the removable-media path; nothing where there is no UEFI.
+
+        Where the distribution signs: its shim and GRUB, and where to go on. Else a GRUB of ours that knows that.
+        """
+        efi = self.architecture.efi
+        if efi is None:
+            return {}
+        loader = f"EFI/BOOT/BOOT{efi.suffix.upper()}.EFI"
+        if not efi.signed:
+            return {loader: self._core_image(efi.platform, self.scratch / "grub.efi")}
         stub = self.scratch / "esp-grub.cfg"
         stub.write_text(self._template("esp-grub.cfg"), encoding="ascii")
-        shim = self.tree / "usr/lib/shim"
+        shim, name = self.tree / "usr/lib/shim", efi.suffix
         files = {
-            "EFI/BOOT/BOOTX64.EFI": _first(shim / "shimx64.efi.signed.latest", shim / "shimx64.efi.signed"),
-            "EFI/BOOT/grubx64.efi": self.tree / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
-            "EFI/BOOT/mmx64.efi": _first(shim / "mmx64.efi.signed", shim / "mmx64.efi"),
+            loader: _first(shim / f"shim{name}.efi.signed.latest", shim / f"shim{name}.efi.signed"),
+            f"EFI/BOOT/grub{name}.efi": self.tree / f"usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed",
+            f"EFI/BOOT/mm{name}.efi": _first(shim / f"mm{name}.efi.signed", shim / f"mm{name}.efi"),
         }
         missing = [str(path.relative_to(self.tree)) for path in files.values() if not path.exists()]
         if missing:
             raise MkimageError(f"the image lacks parts of its EFI bootloader: {', '.join(missing)}")
         return {**files, f"EFI/{self.distribution}/grub.cfg": stub}
 
-    def embed(self, disk: Path) -> None:
-        """Write GRUB's boot sector and its core image, into the BIOS boot partition."""
+    def embed(self, disk: Path, prep: Extent | None = None) -> None:
+        """Write what firmware looks for outside of filesystems.
+
+        For a BIOS that is GRUB's boot sector and, in the BIOS boot partition, its core image; for Open Firmware the
+        core image in the PReP partition.
+
+        :param prep: where that one lies
+        """
+        if self.architecture.bios:
+            self._embed_for_bios(disk)
+        if prep is not None:
+            core = self._core_image(self.architecture.open_firmware, self.scratch / "core.elf")
+            splice(core, disk, prep.offset)
+
+    def _embed_for_bios(self, disk: Path) -> None:
+        platform = self.architecture.bios
+        modules = self.tree / "usr/lib/grub" / platform
+        core = self._core_image(platform, self.scratch / "core.img", "biosdisk")
         with self._device(disk):
             grub = self.tree / _SCRATCH[1:]
             grub.mkdir()
-            (grub / "load.cfg").write_text(self._template("bios-load.cfg"), encoding="ascii")
-            core = ("grub-mkimage", "-O", "i386-pc", "-p", "/boot/grub", "-c", f"{_SCRATCH}/load.cfg")
-            self._run(*core, "-o", f"{_SCRATCH}/core.img", *_CORE_MODULES)
-            (grub / "boot.img").write_bytes((self.tree / "usr/lib/grub/i386-pc/boot.img").read_bytes())
-            setup = _first(
-                self.tree / "usr/lib/grub/i386-pc/grub-bios-setup",  # Debian keeps it from PATH
-                self.tree / "usr/sbin/grub-bios-setup",
-            )
+            shutil.copyfile(core, grub / "core.img")
+            shutil.copyfile(modules / "boot.img", grub / "boot.img")
+            # Debian keeps it from PATH.
+            setup = _first(modules / "grub-bios-setup", self.tree / "usr/sbin/grub-bios-setup")
             name = f"/{setup.relative_to(self.tree)}"
             self._run(name, f"--directory={_SCRATCH}", "--device-map=/dev/null", _DEVICE)
+
+    def _copy_modules(self, platform: str) -> None:
+        source, target = self.tree / "usr/lib/grub" / platform, self.tree / "boot/grub" / platform
+        modules = sorted(source.glob("*.mod"))
+        if not modules:
+            raise MkimageError(f"the image has no GRUB in /usr/lib/grub/{platform}")
+        target.mkdir(parents=True, exist_ok=True)
+        for file in (*modules, *source.glob("*.lst")):
+            shutil.copyfile(file, target / file.name)
+
+    def _core_image(self, platform: str, target: Path, *modules: str) -> Path:
+        """Make a GRUB that finds the root filesystem and goes on there; gives ``target``."""
+        grub = self.tree / _SCRATCH[1:]
+        grub.mkdir(parents=True)
+        (grub / "load.cfg").write_text(self._template("load.cfg"), encoding="ascii")
+        core = ("grub-mkimage", "-O", platform, "-p", "/boot/grub", "-c", f"{_SCRATCH}/load.cfg")
+        self._run(*core, "-o", f"{_SCRATCH}/core", *modules, *_CORE_MODULES)
+        shutil.copyfile(grub / "core", target)
+        shutil.rmtree(grub)
+        return target
 
     @contextlib.contextmanager
     def _device(self, file: Path) -> Iterator[None]:

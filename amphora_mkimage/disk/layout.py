@@ -1,7 +1,9 @@
-"""The partition table: one image that starts under BIOS and under UEFI.
+"""The partition table: one image that starts under every firmware that its architecture has.
 
-GPT with a BIOS boot partition (GRUB manual, "BIOS installation"), an EFI system partition (UEFI specification 13.3)
-and the root last, so that cloud-init's growpart can give it the rest of a larger disk.
+GPT with a BIOS boot partition (GRUB manual, "BIOS installation") where there are BIOSes, an EFI system partition (UEFI
+specification 13.3) where there is UEFI, a PReP partition (GRUB manual, "install-in" of powerpc-ieee1275; Linux on Power
+Architecture Reference) where there is Open Firmware, and the root last, so that cloud-init's growpart can give it the
+rest of a larger disk.
 """
 
 from __future__ import annotations
@@ -11,26 +13,20 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk.tools import tool
 
 GIB = 1 << 30
 MIB = 1 << 20
 _SECTOR = 512
-#: GRUB's core image needs less than 1 MiB; a FAT16 ESP holds shim, GRUB and room for their successors.
-_BIOS_MIB, _ESP_MIB = 1, 64
-_TABLE = """\
-label: gpt
-label-id: {disk}
-size={bios}MiB, type=21686148-6449-6E6F-744E-656564454649, name=bios
-size={esp}MiB, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=esp
-type={root_type}, uuid={root}, name=root
-"""
-#: Root partition types of the Discoverable Partitions Specification, by architecture.
-_ROOT_TYPES = {
-    "amd64": "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
-    "arm64": "B921B045-1DF0-41C3-AF44-4C6F280D3FAE",
-}
+#: GRUB's core image needs less than 1 MiB; a FAT16 ESP holds shim, GRUB and room for their successors; SLOF loads a
+#: PReP partition whole.
+_BIOS_MIB, _ESP_MIB, _PREP_MIB = 1, 64, 8
+#: Types of partitions.
+_BIOS = "21686148-6449-6E6F-744E-656564454649"
+_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_PREP = "9E1A2D38-C612-4316-AA26-8B49521E5A8B"
 
 
 @dataclass(frozen=True)
@@ -43,10 +39,11 @@ class Extent:
 
 @dataclass(frozen=True)
 class Layout:
-    """The partitions of a disk."""
+    """The partitions of a disk; None for those that its architecture does not have."""
 
-    esp: Extent
+    esp: Extent | None
     root: Extent
+    prep: Extent | None = None
 
 
 def root_capacity(size_gib: int) -> int:
@@ -55,15 +52,25 @@ def root_capacity(size_gib: int) -> int:
 
 
 def partition(disk: Path, size_gib: int, arch: str, console: Console) -> Layout:
-    """Make a sparse disk of exactly the given size and write its partition table."""
+    """Make a sparse disk of exactly the given size and write its partition table.
+
+    :param arch: dpkg's name of the architecture
+    """
     with disk.open("wb") as file:
         file.truncate(size_gib * GIB)
-    table = _TABLE.format(
-        disk=uuid.uuid4(), root=uuid.uuid4(), bios=_BIOS_MIB, esp=_ESP_MIB, root_type=_ROOT_TYPES[arch]
-    )
-    tool(["sfdisk", "--quiet", disk], console, "cannot partition the disk", stdin=table)
+    architecture = ARCHITECTURES[arch]
+    table = ["label: gpt", f"label-id: {uuid.uuid4()}"]
+    if architecture.bios:
+        table.append(f"size={_BIOS_MIB}MiB, type={_BIOS}, name=bios")
+    if architecture.efi:
+        table.append(f"size={_ESP_MIB}MiB, type={_ESP}, name=esp")
+    if architecture.open_firmware:
+        table.append(f"size={_PREP_MIB}MiB, type={_PREP}, name=prep")
+    table.append(f"type={architecture.root_type}, uuid={uuid.uuid4()}, name=root")
+    tool(["sfdisk", "--quiet", disk], console, "cannot partition the disk", stdin="\n".join(table) + "\n")
     listing = json.loads(tool(["sfdisk", "--json", disk], console, "cannot read the partition table back"))
-    _, esp, root = (
-        Extent(entry["start"] * _SECTOR, entry["size"] * _SECTOR) for entry in listing["partitiontable"]["partitions"]
-    )
-    return Layout(esp, root)
+    places = {
+        entry["name"]: Extent(entry["start"] * _SECTOR, entry["size"] * _SECTOR)
+        for entry in listing["partitiontable"]["partitions"]
+    }
+    return Layout(places.get("esp"), places["root"], places.get("prep"))

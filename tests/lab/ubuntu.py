@@ -8,7 +8,7 @@ Layout under the lab's directory::
 
     ubuntu/dists/noble{,-updates,-security}, ubuntu/pool         the archive
     cloud/minimal/releases/noble/release/                        the root filesystem, SHA256SUMS, SHA256SUMS.gpg
-    key/keyring.gpg                                              what both are signed with
+    keyring.gpg                                                  what both are signed with
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class UbuntuLab:
 
     @property
     def keyring(self) -> Path:
-        return self.root / "key/keyring.gpg"
+        return self.root / "keyring.gpg"
 
     @property
     def image(self) -> Path:
@@ -140,7 +140,8 @@ def _sources() -> list[Path]:
 
 
 def _fill(place: Path, archive: Archive) -> None:
-    signer = Signer(place / "key")
+    signer = Signer(place, "key")
+    (place / "keyring.gpg").write_bytes(signer.public(armour=False))
     try:
         pool = place / "ubuntu/pool"
         pool.mkdir(parents=True)
@@ -222,7 +223,7 @@ def _suites(archive: Path, signer: Signer) -> None:
             with gzip.open(directory / "Packages.gz", "wb", compresslevel=1) as file:
                 file.write(index)
         _release(place, suite)
-        signer.clearsign(place / "Release", place / "InRelease")
+        (place / "InRelease").write_bytes(signer.clear((place / "Release").read_bytes()))
 
 
 def _packages(archive: Path, pool: str) -> bytes:
@@ -241,7 +242,7 @@ def _image(place: Path, url: str, signer: Signer) -> None:
     """Make the root filesystem with mmdebstrap, before the security update is there, and sign its sum."""
     target = place / IMAGE_DIRECTORY
     target.mkdir(parents=True)
-    source = f"deb [signed-by={signer.keyring}] {url}/ubuntu {RELEASE} main universe"
+    source = f"deb [signed-by={place / 'keyring.gpg'}] {url}/ubuntu {RELEASE} main universe"
     argv = ["mmdebstrap", "--variant=apt", f"--include={','.join(_IN_IMAGE)}", "--format=tar"]
     argv += ['--aptopt=APT::Sandbox::User "root"']  # _apt may not read the key where the cache is root's alone
     # What the build of Ubuntu's images leaves in them.
@@ -257,4 +258,4 @@ def _image(place: Path, url: str, signer: Signer) -> None:
     other = "0" * 64
     sums = f"{other} *ubuntu-{VERSION}-minimal-cloudimg-amd64.img\n{digest} *{IMAGE}\n"
     (target / "SHA256SUMS").write_text(sums)
-    signer.detach(target / "SHA256SUMS", target / "SHA256SUMS.gpg")
+    (target / "SHA256SUMS.gpg").write_bytes(signer.detached(sums.encode()))

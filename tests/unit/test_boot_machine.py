@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from amphora_mkimage.boot import firmware
+from amphora_mkimage.boot.hardware import HARDWARE
 from amphora_mkimage.boot.machine import Drawing, image_format
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, ExitStatus, HostError
@@ -137,6 +138,7 @@ def test_commas_in_paths_do_not_become_options(tmp_path: Path) -> None:
         memory=1024,
         firmware=None,
         http_port=9443,
+        hardware=HARDWARE["amd64"],
     )
     arguments = drawing.arguments(3)
     disk = next(word for word in arguments if "id=root" in word)

@@ -12,6 +12,7 @@ import pytest
 from public import PYTHON, public_root
 
 from amphora_mkimage import cli, packages, process, request, settings, stages
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import BASES, mirror
 from amphora_mkimage.errors import BadValueError, ExitStatus
 from amphora_mkimage.stages import sysctl
@@ -41,7 +42,9 @@ def status_and_text(
 
 BAD = [
     (["-a", "sparc"], {}, "-a"),
-    (["-a", "arm64"], {}, "-a"),
+    (["-i", "ubuntu-minimal", "-a", "i386"], {}, "-a"),
+    (["-a", "i386", "-d", "trixie"], {}, "-d"),
+    ([], {"AMP_ARCH": "i386", "DIB_RELEASE": "forky"}, "DIB_RELEASE"),
     (["-b", "nginx"], {}, "-b"),
     (["-i", "windows"], {}, "-i"),
     (["-i", "fedora"], {}, "-i"),
@@ -118,7 +121,7 @@ def test_bad_values_are_refused_naming_the_flag(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("argv", [["-g", "x"], ["-p"], ["-i", "fedora"], ["-a", "arm64"]])
+@pytest.mark.parametrize("argv", [["-g", "x"], ["-p"], ["-i", "fedora"]])
 def test_what_comes_later_says_so(
     argv: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,9 +209,38 @@ def test_one_right_suffix(
         assert list(made.outputs.values()) == [tmp_path / name for name in expected]
 
 
-def test_aarch64_is_a_name_of_arm64() -> None:
-    with pytest.raises(BadValueError, match="arm64 is not there yet"):
-        make("-a", "aarch64")
+@pytest.mark.parametrize("said", settings.ARCHITECTURES)
+def test_architectures_are_called_as_dpkg_calls_them(said: str) -> None:
+    made = make("-a", said)
+    assert made.arch == {"aarch64": "arm64", "ppc64le": "ppc64el"}.get(said, said)
+    assert made.kernel_package == made.base.kernels[made.arch]
+    assert set(packages.wanted(made)) >= {*made.base.bootloader[made.arch], made.kernel_package}
+
+
+def test_i386_is_built_of_the_last_release_that_has_a_kernel_for_it() -> None:
+    assert make("-a", "i386").release == "bookworm"
+    assert make("-a", "armhf").release == make().release == "trixie"
+    with pytest.raises(BadValueError, match="neither kernel nor boot loader") as caught:
+        make("-a", "i386", "-d", "trixie")
+    assert caught.value.remedy == "accepted: bookworm"
+
+
+def test_architectures_that_a_base_does_not_have() -> None:
+    with pytest.raises(BadValueError, match="ubuntu has no bootable system for i386") as caught:
+        make("-i", "ubuntu-minimal", "-a", "i386")
+    assert caught.value.remedy == "accepted: amd64, armhf, arm64, aarch64, ppc64le"
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_every_architecture_has_a_kernel_and_a_bootloader(base: str) -> None:
+    assert set(BASES[base].kernels) == set(BASES[base].bootloader) <= set(ARCHITECTURES)
+    assert BASES[base].ports <= set(ARCHITECTURES)
+
+
+def test_ubuntus_ports_are_in_an_archive_of_their_own() -> None:
+    there = mirror.choose(BASES["ubuntu-minimal"], "noble", "", "arm64")
+    assert there.main.rpartition("/")[2] == "ubuntu-ports"
+    assert mirror.choose(BASES["ubuntu-minimal"], "noble", "", "amd64").main != there.main
 
 
 def test_the_password_and_its_hash_are_in_no_representation() -> None:

@@ -5,8 +5,8 @@ cloud-init runs this file as a boothook of the user data, in its network stage. 
 can go on, so it hands the work to a transient service that does not wait for anything; that service then watches the
 boot. Only what every image with cloud-init has is used: its Python (3.9 is the oldest in use) and systemd.
 
-The lines go to the second serial port. It needs no agent, no network and no kernel module: the driver of the 8250 is
-built into every distribution's kernel.
+The lines go to the second serial port of a PC, which needs no agent, no network and no kernel module: the driver of the
+8250 is built into every distribution's kernel. Other machines have one serial port only, and a virtio port besides.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-PORT = Path("/dev/ttyS1")
+#: The first that is there; udev makes the links of virtio ports by their names.
+PORTS = (Path("/dev/virtio-ports/amphora-mkimage.reports"), Path("/dev/ttyS1"))
+PORT_SECONDS = 120
 #: The configuration that the host sent through the config drive.
 HAPROXY_CONFIG = "/etc/haproxy/amphora-mkimage-boot.cfg"
 #: Octavia's unit for haproxy loads this second file when the amphora has one.
@@ -34,8 +37,18 @@ TIMESTAMPS = ("Firmware", "Loader", "InitRD", "Userspace", "Finish")
 
 def send(event: str, **fields: object) -> None:
     """Write one event; ASCII only, so that no terminal setting of the port can change it."""
-    with PORT.open("w") as port:
+    with find_port().open("w") as port:
         port.write(json.dumps({"event": event, **fields}) + "\n")
+
+
+def find_port() -> Path:
+    """Find the port to the host; the driver of a virtio port may still be loading."""
+    for _ in range(PORT_SECONDS):
+        for port in PORTS:
+            if port.is_char_device():
+                return port
+        time.sleep(1)
+    raise OSError("there is no port to report to")
 
 
 def output(*argv: str) -> tuple[int, str]:
