@@ -18,7 +18,7 @@ from pathlib import Path
 
 from amphora_mkimage import manifest, stages
 from amphora_mkimage.architecture import ARCHITECTURES
-from amphora_mkimage.bases import bootstrap, mirror
+from amphora_mkimage.bases import bootstrap, customise, image, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
@@ -66,10 +66,12 @@ def build(plan: Plan, console: Console) -> None:
 
 
 def resolve(plan: Plan, console: Console) -> list[Deb]:
-    """Ask the archive for the packages of a plan, for --dry-run.
+    """Ask the archive for the packages of a bootstrap, for --dry-run; none for a published base.
 
     :raises MkimageError: the archive cannot be read
     """
+    if plan.request.base.published:
+        return []
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
         archive = _archive(plan, Path(directory), console)
         archive.update()
@@ -169,9 +171,6 @@ class _Worker:
         return bootstrap.make(self.place, archive, plan.wanted, request.release, request.arch, plan.check_size)
 
     def _customise(self) -> Made:
-        # Not before: it needs requests, without which everything else works.
-        from amphora_mkimage.bases import customise, image  # noqa: PLC0415
-
         plan, request = self.plan, self.request
         with self.console.step("fetch the base image"):
             obtained = image.obtain(request, self.console)

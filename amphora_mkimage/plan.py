@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amphora_mkimage import packages, stages
-from amphora_mkimage.bases import bootstrap, mirror
+from amphora_mkimage.bases import bootstrap, image, mirror
 from amphora_mkimage.bases.archive import Deb
 from amphora_mkimage.disk import filesystems, layout
 from amphora_mkimage.errors import BadValueError
@@ -56,22 +56,34 @@ class Plan:
             raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")
 
     def describe(self, debs: Sequence[Deb], store: Store) -> str:
-        """Give the text of --dry-run."""
+        """Give the text of --dry-run.
+
+        :param debs: package files of a bootstrap; what a published image takes is known only when it is here
+        """
         request = self.request
-        base_kept = store.has_base(self.base_key(debs))
-        kept = sum(deb.size for deb in debs if store.has_deb(deb.sha256))
-        total = sum(deb.size for deb in debs)
-        lines = [
-            f"base      {request.base.name} {request.release} {request.arch}, from {self.archive.origin}",
-            f"          {'bootstrapped base is cached' if base_kept else 'to be bootstrapped'}",
-            f"packages  {len(debs)} packages, {total / 1e6:.0f} MB, of which {kept / 1e6:.0f} MB are cached",
-        ]
+        origin = self._published() if request.base.published else self._bootstrapped(debs, store)
+        lines = [f"base      {request.base.name} {request.release} {request.arch}, from {self.archive.origin}", *origin]
         lines += [f"          {role}: {' '.join(sorted(names))}" for role, names in self.groups.items()]
         titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
         lines += _column("stages", titles)
         lines += _column("settings", [f"{name}: {value}" for name, value in request.summary.items()])
         lines += _column("outputs", [str(path) for path in request.outputs.values()])
         return "\n".join(lines)
+
+    def _bootstrapped(self, debs: Sequence[Deb], store: Store) -> list[str]:
+        base_kept = store.has_base(self.base_key(debs))
+        kept = sum(deb.size for deb in debs if store.has_deb(deb.sha256))
+        total = sum(deb.size for deb in debs)
+        return [
+            f"          {'bootstrapped base is cached' if base_kept else 'to be bootstrapped'}",
+            f"packages  {len(debs)} packages, {total / 1e6:.0f} MB, of which {kept / 1e6:.0f} MB are cached",
+        ]
+
+    def _published(self) -> list[str]:
+        return [
+            f"          starts from {image.describe(self.request)}",
+            "packages  all that the image has, brought up to date, and with their dependencies:",
+        ]
 
 
 def make(request: Request) -> Plan:

@@ -10,17 +10,20 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amphora_mkimage import unpack
 from amphora_mkimage.bases import apt, dpkg
 from amphora_mkimage.bases.archive import Archive, fetching
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.errors import MkimageError
-from amphora_mkimage.fetch.published import Obtained
 from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.workplace import Workplace
+
+if TYPE_CHECKING:
+    from amphora_mkimage.fetch.published import Obtained
 
 _KERNEL = re.compile(r"linux-image-(unsigned-)?[0-9]\S*")
 _KEYRINGS = "usr/share/keyrings"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from amphora_mkimage.bases.base import Base, Release
 
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
@@ -44,6 +42,3 @@ DEBIAN_MINIMAL = Base(
         "ppc64el": ("grub2-common", "grub-ieee1275-bin"),
     },
 )
-
-#: From the image that is published for clouds.
-DEBIAN = replace(DEBIAN_MINIMAL, name="debian", published=True)

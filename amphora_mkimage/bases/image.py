@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from amphora_mkimage.bases import published
 from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.images import Images
-from amphora_mkimage.fetch.publication import Publication, SigningKey, redirect
-from amphora_mkimage.fetch.published import Obtained, obtain_own
-from amphora_mkimage.fetch.published import obtain as obtain_published
+from amphora_mkimage.fetch.publication import Location, Publication, SigningKey, redirect
 from amphora_mkimage.fetch.signature import fingerprints
 from amphora_mkimage.request import Request
+
+if TYPE_CHECKING:
+    from amphora_mkimage.fetch.published import Obtained
 
 
 def obtain(request: Request, console: Console) -> Obtained:
@@ -19,6 +21,10 @@ def obtain(request: Request, console: Console) -> Obtained:
 
     :raises MkimageError: it cannot be fetched, or is not what it should be
     """
+    # Not before: it needs requests, without which everything else works.
+    from amphora_mkimage.fetch.published import obtain as obtain_published  # noqa: PLC0415
+    from amphora_mkimage.fetch.published import obtain_own  # noqa: PLC0415
+
     images = Images(request.cache_dir, console.warn)
     images.prepare()
     if request.local_image:
@@ -28,9 +34,7 @@ def obtain(request: Request, console: Console) -> Obtained:
 
 def publication(request: Request, console: Console) -> Publication:
     """Describe what is published for a request, where the user wants it to be fetched."""
-    found = published.find(request.base.distribution, request.release, request.arch)
-    if request.image_mirror:
-        found = redirect(found, request.image_mirror)
+    found = _where(request)
     if request.image_keyring is not None:
         material = [request.image_keyring.read_bytes()]
         key = SigningKey(
@@ -40,3 +44,16 @@ def publication(request: Request, console: Console) -> Publication:
         )
         found = replace(found, key=key)
     return found
+
+
+def describe(request: Request) -> str:
+    """Say where the base image comes from, without credentials."""
+    if request.local_image:
+        return Location.parse(request.local_image.partition("#")[0]).shown
+    found = _where(request)
+    return f"{found.directory.shown}, file {found.image.replace(chr(92), '')}"
+
+
+def _where(request: Request) -> Publication:
+    found = published.find(request.base.distribution, request.release, request.arch)
+    return redirect(found, request.image_mirror) if request.image_mirror else found

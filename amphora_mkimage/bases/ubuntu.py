@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from amphora_mkimage.bases.base import Base, Release
 
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
@@ -38,6 +36,3 @@ UBUNTU_MINIMAL = Base(
     },
     ports=frozenset(("arm64", "armhf", "ppc64el")),
 )
-
-#: From the image that is published for clouds.
-UBUNTU = replace(UBUNTU_MINIMAL, name="ubuntu", published=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ubuntu
+from static_server import serving
 
 SeedCache = Callable[..., Path]
 
@@ -30,3 +33,19 @@ def seed_cache(built: object, cache_dir: Path, tmp_path: Path) -> SeedCache:
         return place
 
     return seed
+
+
+@dataclass(frozen=True)
+class Served:
+    """A lab on loopback, and what points the tool to it."""
+
+    lab: ubuntu.UbuntuLab
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def ubuntu_lab(cache_dir: Path) -> Iterator[Served]:
+    """Ubuntu's upstreams, made of Debian's packages."""
+    lab = ubuntu.make(cache_dir / "lab")
+    with serving(lab.root) as url:
+        yield Served(lab, lab.environment(url))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -36,6 +37,8 @@ RELEASE, VERSION = "noble", "24.04"
 IMAGE = f"ubuntu-{VERSION}-minimal-cloudimg-amd64-root.tar.xz"
 IMAGE_DIRECTORY = f"cloud/minimal/releases/{RELEASE}/release"
 _DEBIAN = "trixie"
+#: Version of the update that only the security suite has.
+UPDATED_NETBASE = "99:1"
 _FILES = Path(__file__).with_name("files") / "ubuntu"
 
 #: Packages that only Ubuntu has, by name: what they depend on here.
@@ -199,7 +202,7 @@ def _update(pool: Path, security: Path) -> None:
         tree = Path(name) / "tree"
         subprocess.run(["dpkg-deb", "--raw-extract", original, tree], check=True)
         control = (tree / "DEBIAN/control").read_text()
-        (tree / "DEBIAN/control").write_text(control.replace("\nVersion: ", "\nVersion: 1:", 1).replace("1:1:", "2:"))
+        (tree / "DEBIAN/control").write_text(re.sub(r"(?m)^Version: .*$", f"Version: {UPDATED_NETBASE}", control))
         subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, security], check=True, capture_output=True)
 
 

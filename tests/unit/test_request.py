@@ -48,7 +48,12 @@ BAD = [
     (["-b", "nginx"], {}, "-b"),
     (["-i", "windows"], {}, "-i"),
     (["-i", "fedora"], {}, "-i"),
-    (["-i", "ubuntu"], {}, "-i"),
+    (["-i", "fedora"], {}, "-i"),
+    (["-i", "debian", "-a", "i386"], {}, "-a"),  # nobody publishes an image of it
+    ([], {"DIB_LOCAL_IMAGE": "/nonexistent/image"}, "DIB_LOCAL_IMAGE"),
+    ([], {"DIB_LOCAL_IMAGE": "ftp://mirror.example/image"}, "DIB_LOCAL_IMAGE"),
+    ([], {"DIB_CLOUD_IMAGES": "http://["}, "DIB_CLOUD_IMAGES"),
+    ([], {"DIB_CLOUD_IMAGES_KEYRING": "/nonexistent/key"}, "DIB_CLOUD_IMAGES_KEYRING"),
     (["-t", "vmdk"], {}, "-t"),
     (["-t", "qcow2,vmdk"], {}, "-t"),
     (["-t", ""], {}, "-t"),
@@ -310,8 +315,15 @@ def test_every_group_has_a_reason(base: str) -> None:
     file = Path(packages.__file__).parent / "package_lists" / f"{BASES[base].distribution}.toml"
     for role, group in tomllib.loads(file.read_text()).items():
         assert group["reason"], role
-        assert group["packages"], role
-        assert set(group) <= {"reason", "packages", "when"}, role
+        assert group.get("packages") or group.get("remove"), role
+        assert set(group) in ({"reason", "packages"}, {"reason", "packages", "when"}, {"reason", "remove"}), role
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_what_is_wanted_is_not_removed(base: str) -> None:
+    for switches in ((), ("-n", "-m")):
+        wanted = make("-i", base, *switches)
+        assert not set(packages.unwanted(wanted)) & set(packages.wanted(wanted))
 
 
 def test_unknown_condition_is_a_defect() -> None:
