@@ -135,11 +135,7 @@ def _key(debs: Iterable[Deb]) -> str:
 
 
 def _sources() -> list[Path]:
-    return [
-        Path(__file__),
-        Path(__file__).with_name("signing.py"),
-        *sorted(p for p in _FILES.rglob("*") if p.is_file()),
-    ]
+    return [Path(__file__), *sorted(p for p in _FILES.rglob("*") if p.is_file())]
 
 
 def _fill(place: Path, archive: Archive) -> None:
