@@ -77,7 +77,12 @@ class Stream:
         return content
 
     def copy(self, target: int, size: int) -> None:
-        """Write the next ``size`` bytes to a descriptor."""
+        """Write the next ``size`` bytes to a descriptor.
+
+        :raises MkimageError: as :meth:`read`; when the limit would be passed, before anything is written
+        """
+        if size > self._left:
+            raise self.refusal(self._excess)
         while size:
             chunk = memoryview(self.read(min(size, _CHUNK)))
             size -= len(chunk)

@@ -39,6 +39,7 @@ _OCTAL = re.compile(rb" *([0-7]*)[ \0]*", re.DOTALL)
 _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ")
 _DECIMAL = re.compile(rb"[0-9]{1,18}")
 _SECONDS = re.compile(rb"(-?[0-9]{1,11})(?:\.([0-9]{1,40}))?")
+_SECONDS_LIMIT = 1 << 34  # the year 2514; ext4's end is 2446
 _XATTR = b"SCHILY.xattr."
 
 
@@ -184,7 +185,7 @@ def _member(fields: tuple[bytes, ...], pax: Mapping[bytes, bytes]) -> Member:
             uid=_id(pax.get(b"uid"), fields[2], "owner"),
             gid=_id(pax.get(b"gid"), fields[3], "group"),
             size=size,
-            mtime=_time(pax[b"mtime"]) if b"mtime" in pax else _number(fields[5]) * 1_000_000_000,
+            mtime=_time(pax[b"mtime"]) if b"mtime" in pax else _seconds(_number(fields[5])),
             link=link,
             xattrs={os.fsdecode(k[len(_XATTR) :]): v for k, v in pax.items() if k.startswith(_XATTR)} if pax else {},
         )
@@ -243,7 +244,14 @@ def _time(raw: bytes) -> int:
     if match is None:
         raise FormatError("has a time that is none")
     fraction = int((match[2] or b"0")[:9].ljust(9, b"0"))
-    return int(match[1]) * 1_000_000_000 + (-fraction if raw.startswith(b"-") else fraction)
+    return _seconds(int(match[1])) + (-fraction if raw.startswith(b"-") else fraction)
+
+
+def _seconds(value: int) -> int:
+    """Give nanoseconds, of a time that any filesystem can have."""
+    if abs(value) > _SECONDS_LIMIT:
+        raise FormatError("has a time that is none")
+    return value * 1_000_000_000
 
 
 # --- extended headers ------------------------------------------------------------------------------------------------

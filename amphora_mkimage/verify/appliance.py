@@ -28,14 +28,18 @@ DEADLINE_SECONDS = 900.0
 _MEMORY_MIB = 768
 _CHUNK = 2 << 20
 _LABEL = "image"
+_SCRATCH_LABEL = "scratch"
+#: Name of the scratch disk in the appliance's shell.
+SCRATCH = f"/dev/disk/guestfs/{_SCRATCH_LABEL}"
 _INSTALL = "install the distribution's python3-guestfs; a virtual environment needs --system-site-packages to see it"
 
 
 class Appliance:
-    """A running appliance with one disk; a context manager.
+    """A running appliance with one disk to read; a context manager.
 
     :param path: of the image
     :param qemu_format: its format as qemu names it; never guessed, or a raw disk could pass for a qcow2
+    :param scratch: a raw file that the appliance may write, as another disk
     :raises HostError: libguestfs is missing or does not start
     """
 
@@ -46,12 +50,16 @@ class Appliance:
         accelerator: Accelerator,
         console: Console,
         deadline: float = DEADLINE_SECONDS,
+        scratch: Path | None = None,
     ) -> None:
         self.device = "/dev/sda"
         self.handle = _handle(accelerator)
-        self._watchdog = Watchdog(deadline)
+        self._watchdog = Watchdog(deadline, scratch)
         try:
             self.handle.add_drive_opts(str(path.resolve()), readonly=True, format=qemu_format, label=_LABEL)
+            if scratch is not None:
+                options = {"format": "raw", "cachemode": "unsafe", "label": _SCRATCH_LABEL}
+                self.handle.add_drive_opts(str(scratch.resolve()), **options)
             with console.step(f"Starting the appliance ({'KVM' if accelerator.kvm else 'emulated'})"):
                 self._watchdog.start()
                 self.handle.launch()
@@ -95,6 +103,10 @@ class Appliance:
             if self._watchdog.expired:
                 raise MkimageError(
                     "the image kept the appliance busy for too long; it was stopped", "the image may be damaged"
+                ) from error
+            if self._watchdog.full:
+                raise MkimageError(
+                    "the disk is full that the appliance writes to", "free some space, or work elsewhere with -w"
                 ) from error
             if not self.handle.is_ready():
                 raise MkimageError("the appliance ended unexpectedly", "the image may be damaged") from error

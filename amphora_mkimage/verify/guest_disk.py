@@ -12,7 +12,7 @@ from amphora_mkimage.verify.partition_table import PartitionTable, parse
 from amphora_mkimage.verify.tree import TreeError, is_root
 
 #: nodev, nosuid, noexec: nothing of the guest's is ever run or opened as a device.
-_MOUNT_OPTIONS = "ro,nodev,nosuid,noexec"
+MOUNT_OPTIONS = "ro,nodev,nosuid,noexec"
 _SUBVOLUME_LIMIT = 32
 _ESP_FILE_LIMIT = 256 << 10
 _NO_FILESYSTEM = ("swap", "LVM2_member", "crypto_LUKS", "linux_raid_member", "BitLocker")
@@ -86,7 +86,7 @@ def examine(appliance: Appliance, disk_size: int, console: Console) -> GuestDisk
     """Look at everything on the disk, and leave the guest's filesystems mounted for the checks."""
     disk = GuestDisk(appliance, parse(appliance.read_disk, disk_size))
     with console.step("Checking filesystems"):
-        disk.filesystems = _filesystems(appliance)
+        disk.filesystems = filesystems(appliance)
         for filesystem in disk.filesystems:
             console.activity(filesystem.device)
             _fsck(appliance, filesystem)
@@ -96,7 +96,8 @@ def examine(appliance: Appliance, disk_size: int, console: Console) -> GuestDisk
     return disk
 
 
-def _filesystems(appliance: Appliance) -> list[Filesystem]:
+def filesystems(appliance: Appliance) -> list[Filesystem]:
+    """List what lies on partitions and logical volumes, or on the disk itself when it has neither."""
     devices = list(appliance.call("list_partitions")) or [appliance.device]
     found = [Filesystem(device, _blkid(appliance, device)) for device in devices]
     if any(filesystem.type == "LVM2_member" for filesystem in found):
@@ -130,9 +131,9 @@ def _look(disk: GuestDisk, filesystem: Filesystem) -> None:
     """Mount a filesystem, see what it is for, and unmount it."""
     if not filesystem.mountable:
         return
-    for mountable in _mountables(disk.appliance, filesystem):
+    for mountable in mountables(disk.appliance, filesystem):
         try:
-            disk.appliance.call("mount_options", _MOUNT_OPTIONS, mountable, "/")
+            disk.appliance.call("mount_options", MOUNT_OPTIONS, mountable, "/")
         except TreeError as error:
             if mountable == filesystem.device:
                 filesystem.mount_error = str(error)
@@ -152,7 +153,7 @@ def _look(disk: GuestDisk, filesystem: Filesystem) -> None:
             return  # a default subvolume with a system; the others belong to it, or are snapshots
 
 
-def _mountables(appliance: Appliance, filesystem: Filesystem) -> list[str]:
+def mountables(appliance: Appliance, filesystem: Filesystem) -> list[str]:
     """Give the device, and the subvolumes of btrfs (Fedora's root is in one)."""
     if filesystem.type != "btrfs":
         return [filesystem.device]
@@ -182,7 +183,7 @@ def _read_esp(disk: GuestDisk, tree: ApplianceTree) -> None:
 
 def _open_root(disk: GuestDisk, mountable: str) -> None:
     appliance = disk.appliance
-    appliance.call("mount_options", _MOUNT_OPTIONS, mountable, "/")
+    appliance.call("mount_options", MOUNT_OPTIONS, mountable, "/")
     assert disk.root is not None
     disk.root.mountpoint = "/"
     _mount_others(disk)
@@ -210,7 +211,7 @@ def _mount_others(disk: GuestDisk) -> None:
         try:
             if real is None or not real[1].is_directory:
                 raise TreeError("there is no such directory")
-            disk.appliance.call("mount_options", _MOUNT_OPTIONS, mountable, real[0])
+            disk.appliance.call("mount_options", MOUNT_OPTIONS, mountable, real[0])
             if filesystem is not disk.root:
                 filesystem.mountpoint = real[0]
         except TreeError as error:

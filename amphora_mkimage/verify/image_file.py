@@ -41,6 +41,7 @@ class Qcow2:
     """What a qcow2's header says that matters to us."""
 
     version: int
+    virtual_size: int
     backing_file: str
     data_file: bool
     encrypted: bool
@@ -96,11 +97,11 @@ def identify(path: Path, console: Console) -> ImageFile:
     kind = _kind(path, size, head, tail)
     if kind == "tar":
         return ImageFile(path, "tar", size, size)
-    header = _qcow2(head, path) if kind == "qcow2" else None
-    refusal = _refusal(header)
-    if refusal:
-        return ImageFile(path, kind, struct.unpack_from(">Q", head, 24)[0], size, header, refusal)
-    return _ask_qemu(ImageFile(path, kind, size, size, header), console)
+    header = qcow2_header(head, path) if kind == "qcow2" else None
+    refusal = refusal_of(header)
+    if header is not None and refusal:
+        return ImageFile(path, kind, header.virtual_size, size, header, refusal)
+    return ask_qemu(ImageFile(path, kind, size, size, header), console)
 
 
 def _kind(path: Path, size: int, head: bytes, tail: bytes) -> str:
@@ -122,13 +123,18 @@ def _kind(path: Path, size: int, head: bytes, tail: bytes) -> str:
     return "raw"
 
 
-def _qcow2(head: bytes, path: Path) -> Qcow2:
+def qcow2_header(head: bytes, path: Path) -> Qcow2:
+    """Read a qcow2's header.
+
+    :raises MkimageError: it ends inside
+    """
     if len(head) < 104:
         raise MkimageError(f"{path} is a qcow2 that ends inside its header", "build or download it again")
     version, backing_offset, backing_size = struct.unpack_from(">IQI", head, 4)
     features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 else 0
     return Qcow2(
         version=version,
+        virtual_size=struct.unpack_from(">Q", head, 24)[0],
         # An offset alone makes it a file with a backing file to qemu; the name may lie beyond what we read.
         backing_file=head[backing_offset : backing_offset + min(backing_size, 1023)].decode(errors="replace") or "?"
         if backing_offset
@@ -139,7 +145,8 @@ def _qcow2(head: bytes, path: Path) -> Qcow2:
     )
 
 
-def _refusal(header: Qcow2 | None) -> str:
+def refusal_of(header: Qcow2 | None) -> str:
+    """Tell why qemu must not open an image with this header, or ""."""
     if header is None:
         return ""
     if header.backing_file:
@@ -149,8 +156,12 @@ def _refusal(header: Qcow2 | None) -> str:
     return "it is encrypted" if header.encrypted else ""
 
 
-def _ask_qemu(image: ImageFile, console: Console) -> ImageFile:
-    """Let qemu-img tell the virtual size and check the file's structure."""
+def ask_qemu(image: ImageFile, console: Console) -> ImageFile:
+    """Let qemu-img tell the virtual size and check the file's structure.
+
+    :raises MkimageError: it cannot
+    :raises HostError: qemu-img is missing
+    """
     facts = _qemu_img("info", image, console)
     try:
         virtual_size = int(facts["virtual-size"])

@@ -1,4 +1,4 @@
-"""End an appliance that takes too long, or that the user interrupts.
+"""End an appliance that takes too long, that the user interrupts, or that fills the disk it writes to.
 
 A call of libguestfs cannot be cancelled, and Python runs no signal handler before it returns: Ctrl-C would wait for the
 end of a launch, and a filesystem that keeps the appliance's kernel busy would keep us for ever. Without its qemu the
@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+#: Bytes that must stay free where an appliance writes; as much as it writes between two looks, and a little more.
+_ROOM = 64 << 20
+_LOOK_SECONDS = 0.5
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -24,11 +27,15 @@ class Watchdog:
     """Kills the qemu processes that are our children, when the deadline passes or an interrupt arrives.
 
     :param deadline: seconds from :meth:`start`
+    :param written: a file that the appliance writes; when its filesystem is full, qemu would stop the appliance and
+        wait for ever for somebody to make room (qemu(1), werror=enospc)
     """
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, deadline: float, written: Path | None = None) -> None:
         self.expired = False
+        self.full = False
         self._deadline = deadline
+        self._written = written
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._previous: int | None = None
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -60,15 +67,25 @@ class Watchdog:
             selector.register(self._reader, selectors.EVENT_READ)
             # Other signals that Python handles arrive here, too.
             while not any(number in _INTERRUPTS for number in numbers):
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    self.expired = True
-                    break
+                left = max(0.0, end - time.monotonic())
+                if not selector.select(left if self._written is None else min(left, _LOOK_SECONDS)):
+                    self.expired = time.monotonic() >= end
+                    self.full = self._is_full()
+                    if self.expired or self.full:
+                        break
+                    continue
                 numbers = os.read(self._reader, 64)
                 if 0 in numbers:
                     return
         for pid in _own_qemus():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def _is_full(self) -> bool:
+        if self._written is None:
+            return False
+        space = os.statvfs(self._written)
+        return space.f_bavail * space.f_frsize < _ROOM
 
 
 def _own_qemus() -> Iterator[int]:
