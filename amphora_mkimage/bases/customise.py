@@ -6,6 +6,7 @@ from packages that are already here and verified.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -94,8 +95,7 @@ def _unpacked(place: Workplace, image: Obtained) -> Path:
     if kept is not None:
         return kept
     with place.console.step("unpack the base image"):
-        place.tree.mkdir()
-        unpack.tar(image.path, place.tree, unpack.Limits(), place.console)
+        _unpack(place, image.path)
     with place.console.step("cache the base image"):
         place.pack(key)
     kept = place.store.checked_base(key)
@@ -104,6 +104,24 @@ def _unpacked(place: Workplace, image: Obtained) -> Path:
             "the base image that was just cached cannot be read back", "check the disk of the cache (-c)"
         )
     return kept
+
+
+def _unpack(place: Workplace, path: Path) -> None:
+    """Make the tree from an image file of any kind."""
+    place.tree.mkdir()
+    limits, console = unpack.Limits(), place.console
+    match kind := unpack.kind(path):
+        case unpack.Kind.TAR:
+            unpack.tar(path, place.tree, limits, console)
+        case unpack.Kind.SQUASHFS:
+            unpack.squashfs(path, place.tree, limits, console)
+        case _:
+            # libguestfs keeps its appliance in a directory of this user's, who is another one in this namespace.
+            os.environ["LIBGUESTFS_CACHEDIR"] = os.fspath(place.directory)
+            archive = place.directory / "image.tar"
+            unpack.disk(path, kind, archive, limits, console)
+            unpack.tar(archive, place.tree, limits, console)
+            archive.unlink()
 
 
 def _inside(directory: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from amphora_mkimage.accelerator import Accelerator
@@ -44,7 +44,7 @@ class Hardware:
         :raises BadValueError: this machine has none
         """
         if uefi and "uefi" not in self.machines:
-            raise BadValueError("--uefi: this architecture has no UEFI", "leave it out")
+            raise BadValueError("--uefi: there is no UEFI for this architecture here", "leave it out")
         return "uefi" if uefi else next(iter(self.machines))
 
     @property
@@ -82,7 +82,8 @@ _X86 = Hardware(
 )
 HARDWARE = {
     "amd64": _X86,
-    "i386": _X86,
+    # 64-bit UEFI starts no 32-bit boot loader, and the 32-bit one that Debian has insists on Secure Boot.
+    "i386": replace(_X86, machines={"bios": "pc,graphics=off"}),
     "arm64": Hardware(
         qemu="qemu-system-aarch64",
         package="qemu-system-arm",

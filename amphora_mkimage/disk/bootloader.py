@@ -56,6 +56,7 @@ class Bootloader:
         """
         efi = self.architecture.efi
         ours = (self.architecture.bios, self.architecture.open_firmware, efi.platform if efi and not efi.signed else "")
+        (self.tree / "boot/grub").mkdir(exist_ok=True)
         for platform in filter(None, ours):
             self._copy_modules(platform)
         probe = self.scratch / "probe.img"
@@ -124,7 +125,7 @@ class Bootloader:
         modules = sorted(source.glob("*.mod"))
         if not modules:
             raise MkimageError(f"the image has no GRUB in /usr/lib/grub/{platform}")
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(exist_ok=True)
         for file in (*modules, *source.glob("*.lst")):
             shutil.copyfile(file, target / file.name)
 

@@ -34,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     Check("openat2", (Need.BUILD,), namespaces.openat2),
     *(Check(tool.name, tool.needed_for, tool.probe) for tool in tools.TOOLS),
     *(Check(name, (Need.BUILD,), probe) for name, probe in tools.keyrings()),
+    Check("architectures", (Need.BUILD,), guests.other_architectures),
     Check("memory", (Need.BUILD,), resources.memory),
     Check("unnamed files", (Need.BUILD,), resources.unnamed_files),
     Check("guestfs module", (Need.VERIFY,), guests.guestfs_module),

@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 
 from amphora_mkimage import accelerator, process
+from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.boot import firmware
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.guest import foreign
 from amphora_mkimage.probe.outcome import Outcome, Result
 from amphora_mkimage.probe.trial import attempt
 
@@ -66,6 +68,20 @@ def uefi_firmware(_console: Console) -> Outcome:
     except HostError as error:
         return Outcome(Result.LIMITED, f"{error.what}: only BIOS boots can be tried", error.remedy)
     return Outcome(Result.OK, str(found.code))
+
+
+def other_architectures(_console: Console) -> Outcome:
+    """Run a program of each architecture that images can be built for."""
+    run, refused, remedy = [], [], ""
+    for name in ARCHITECTURES:
+        try:
+            foreign.require(name)
+            run.append(name)
+        except HostError as error:
+            refused.append(error.what.partition("programs for ")[2] or f"{name}: {error.what}")
+            remedy = error.remedy
+    reason = "; not ".join(filter(None, (f"can be built: {', '.join(run)}", "; not ".join(refused))))
+    return Outcome(Result.LIMITED if refused else Result.OK, reason, remedy)
 
 
 def launch(console: Console) -> Outcome:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from amphora_mkimage.architecture import ARCHITECTURES, Architecture
 from amphora_mkimage.verify import fstab
 from amphora_mkimage.verify.boot_config import BootEntry
 from amphora_mkimage.verify.guest_disk import Filesystem, GuestDisk
-from amphora_mkimage.verify.partition_table import grub_core_problem
+from amphora_mkimage.verify.partition_table import PREP, grub_core_problem
 from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, warn
 from amphora_mkimage.verify.subject import Subject
-
-_FALLBACK_LOADERS = {
-    "x86-64": "/efi/boot/bootx64.efi",
-    "arm64": "/efi/boot/bootaa64.efi",
-}
-_ARM = ("/usr/lib/ld-linux-aarch64.so.1", "/lib/ld-linux-aarch64.so.1")
 
 
 def _disk(subject: Subject) -> GuestDisk:
@@ -24,16 +19,23 @@ def _disk(subject: Subject) -> GuestDisk:
     return subject.disk
 
 
-def _is_arm(subject: Subject) -> bool:
-    return any(subject.tree.exists(path) for path in _ARM)
+def _architecture(subject: Subject) -> Architecture:
+    return subject.architecture or ARCHITECTURES["amd64"]
 
 
 def bios(subject: Subject) -> Iterator[Finding]:
-    """Check the boot sector and what it loads."""
+    """Check what firmware loads from outside of filesystems: the boot sector and its core image, a PReP partition."""
     disk = _disk(subject)
     table = disk.table
-    if _is_arm(subject):
-        yield not_applicable("arm64 has no BIOS")
+    architecture = _architecture(subject)
+    if architecture.open_firmware:
+        prep = table.of_type(PREP, "0x41")
+        if prep is None or disk.appliance.read_disk(prep.start, 4) != b"\x7fELF":
+            yield fail("there is no PReP partition with a boot loader", "the image does not start: build it again")
+        else:
+            yield passed("GRUB in the PReP partition")
+    elif not architecture.bios:
+        yield not_applicable(f"{architecture.name} has no BIOS")
     elif not any(table.boot_code):
         yield warn("there is no boot code in the MBR: the image starts under UEFI only")
     elif b"GRUB" in table.boot_code:
@@ -51,13 +53,18 @@ def bios(subject: Subject) -> Iterator[Finding]:
 def efi(subject: Subject) -> Iterator[Finding]:
     """Check the loader of the removable-media path, the only one that a new machine's firmware looks for."""
     disk = _disk(subject)
-    wanted = _FALLBACK_LOADERS["arm64" if _is_arm(subject) else "x86-64"]
-    severity = fail if _is_arm(subject) else warn
+    architecture = _architecture(subject)
+    if architecture.efi is None:
+        yield not_applicable(f"{architecture.name} has no UEFI")
+        return
+    suffix = architecture.efi.suffix
+    wanted = f"/efi/boot/boot{suffix}.efi"
+    severity = warn if architecture.bios else fail
     if disk.table.esp is None:
         yield severity("there is no EFI system partition: the image does not start under UEFI")
     elif wanted not in disk.esp_files:
         yield fail(f"the EFI system partition has no {wanted.upper()}", "the image does not start under UEFI")
-    elif wanted == "/efi/boot/bootx64.efi" and "/efi/boot/grubx64.efi" in disk.esp_files:
+    elif f"/efi/boot/grub{suffix}.efi" in disk.esp_files:
         yield passed("shim and GRUB")
 
 
@@ -157,7 +164,7 @@ def _pinning(subject: Subject, entry: BootEntry) -> Iterator[Finding]:
 GROUP = "boot"
 CHECKS = (
     Check("boot.config", GROUP, "bootloader configuration", configuration, disk=True),
-    Check("boot.bios", GROUP, "starts under BIOS", bios, disk=True),
+    Check("boot.bios", GROUP, "starts under BIOS or Open Firmware", bios, disk=True),
     Check("boot.efi", GROUP, "starts under UEFI", efi, disk=True),
     Check("boot.search", GROUP, "GRUB finds its filesystem", searched_filesystems, disk=True),
     Check("boot.root", GROUP, "kernel finds its root", root_argument, disk=True),

@@ -37,6 +37,7 @@ class Expectations:
     filesystem_uuid: str | None = None
     base_os: str | None = None
     release: str | None = None
+    arch: str | None = None
     kernel_package: str | None = None
     ssh: bool | None = None
     root_password: str = "locked"  # noqa: S105 (no password)
@@ -99,6 +100,7 @@ def _expect(
         filesystem_uuid=_value(image, "filesystem_uuid", str),
         base_os=_value(settings, "base_os", str),
         release=_value(settings, "release", str),
+        arch=_value(settings, "arch", str),
         kernel_package=_value(settings, "kernel_package", str),
         ssh=_value(settings, "ssh", bool),
         root_password=password if password in ("set", "any") else "locked",

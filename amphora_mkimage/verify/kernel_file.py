@@ -23,6 +23,15 @@ _COMPRESSED = {
 }
 _CPIO = (b"070701", b"070702")
 
+#: Kernels of other architectures than x86: offset and text by which they are known.
+_KERNELS = (
+    (56, b"ARM\x64", "arm64 Image"),  # Documentation/arch/arm64/booting.rst
+    (36, b"\x18\x28\x6f\x01", "arm zImage"),  # arch/arm/boot/compressed/head.S
+    (4, b"zimg", "EFI zboot image"),  # drivers/firmware/efi/libstub/zboot-header.S
+    (0, b"\x1f\x8b", "gzip image"),  # arm64's vmlinuz before zboot
+    (0, b"\x7fELF", "ELF kernel"),  # ppc64le
+)
+
 ReadAt = Callable[[int, int], bytes]
 
 
@@ -37,15 +46,7 @@ def kernel_kind(head: bytes) -> tuple[str, str]:
         text = head[pointer + 0x200 :][:256].split(b"\0")[0] if pointer else b""
         words = text.decode("ascii", "replace").split()
         return "bzImage", words[0] if words else ""
-    if head[56:60] == b"ARM\x64":  # Documentation/arch/arm64/booting.rst
-        return "arm64 Image", ""
-    if head[:2] == b"MZ" and head[4:8] == b"zimg":  # drivers/firmware/efi/libstub/zboot-header.S
-        return "EFI zboot image", ""
-    if head[:2] == b"\x1f\x8b":  # arm64's vmlinuz before zboot
-        return "gzip image", ""
-    if head[:4] == b"\x7fELF":  # ppc64le
-        return "ELF kernel", ""
-    return "", ""
+    return next((kind for offset, magic, kind in _KERNELS if head.startswith(magic, offset)), ""), ""
 
 
 def compression(head: bytes) -> str:

@@ -92,6 +92,8 @@ def distribution(subject: Subject) -> Iterator[Finding]:
     named = {codename, version, f"{version}-stream", "stable", "testing", "unstable", "sid"}
     if expected and codename and expected not in named:
         yield fail(f"it is {codename}, but the manifest says {expected}")
+    if subject.architecture and subject.expected.arch not in (None, subject.architecture.name):
+        yield fail(f"its programs are {subject.architecture.name}, but the manifest says {subject.expected.arch}")
     yield passed(subject.os_release.get("PRETTY_NAME", name))
 
 

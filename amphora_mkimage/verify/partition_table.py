@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 SECTOR = 512
 BIOS_BOOT = "21686148-6449-6e6f-744e-656564454649"
 ESP = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+PREP = "9e1a2d38-c612-4316-aa26-8b49521e5a8b"
 _GPT_TABLE_LIMIT = 1 << 20
 _LOGICAL_LIMIT = 64
 

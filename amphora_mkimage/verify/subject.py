@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cached_property
 
+from amphora_mkimage.architecture import ARCHITECTURES, Architecture
 from amphora_mkimage.verify import boot_config, package_database
 from amphora_mkimage.verify.boot_config import BootEntry
 from amphora_mkimage.verify.expectations import Expectations
@@ -24,6 +25,16 @@ _PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", 
 _GRUB_CONFIGS = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 _EXTLINUX_CONFIGS = ("/boot/extlinux/extlinux.conf", "/boot/syslinux/syslinux.cfg", "/extlinux.conf")
 _UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+
+
+#: Where programs of an architecture look for their dynamic linker; a 64-bit system may have the 32-bit one besides.
+_LINKERS = {
+    "amd64": "/lib64/ld-linux-x86-64.so.2",
+    "i386": "/lib/ld-linux.so.2",
+    "arm64": "/lib/ld-linux-aarch64.so.1",
+    "armhf": "/lib/ld-linux-armhf.so.3",
+    "ppc64el": "/lib64/ld64.so.2",
+}
 
 
 class Subject:
@@ -71,6 +82,12 @@ class Subject:
                 except ValueError:
                     fields[name] = value
         return fields
+
+    @cached_property
+    def architecture(self) -> Architecture | None:
+        """The architecture of the guest's programs, None when it is not known."""
+        name = next((name for name, path in _LINKERS.items() if self.tree.exists(path)), "")
+        return ARCHITECTURES.get(name)
 
     @property
     def family(self) -> str:

@@ -6,6 +6,7 @@ tried in seconds. Whether an image of ours runs is tried with a built image, und
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from amphora_mkimage.boot import session
+from amphora_mkimage.boot.hardware import HARDWARE
 from amphora_mkimage.cli import main
 from amphora_mkimage.errors import ExitStatus
 
@@ -259,7 +261,7 @@ def test_a_host_without_firmware(
 def test_a_host_without_qemu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("amphora_mkimage.boot.machine.QEMU", "qemu-system-none")
+    monkeypatch.setitem(HARDWARE, "amd64", dataclasses.replace(HARDWARE["amd64"], qemu="qemu-system-none"))
     assert main(["boot", str(boot_sector(tmp_path / "disk"))]) == ExitStatus.HOST
     assert "qemu-system-x86" in capsys.readouterr().err
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amphora_mkimage.accelerator import Accelerator
 from amphora_mkimage.boot import firmware
 from amphora_mkimage.boot.hardware import HARDWARE
 from amphora_mkimage.boot.machine import Drawing, image_format
@@ -146,3 +149,73 @@ def test_commas_in_paths_do_not_become_options(tmp_path: Path) -> None:
     assert "snapshot=on" in disk.split(",")
     # The port of haproxy may be the agent's: it is then forwarded once.
     assert sum("hostfwd" in word and word.count("hostfwd=") == 1 for word in arguments) == 1
+
+
+# --- architectures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_qemu_accepts_the_machine_of_each_architecture(name: str, tmp_path: Path) -> None:
+    """qemu puts the machine together, with a disk and a config drive, and is told to end before it runs anything."""
+    kind = HARDWARE[name]
+    if shutil.which(kind.qemu) is None:
+        pytest.skip(f"needs {kind.package}")
+    image, drive = tmp_path / "disk", tmp_path / "drive"
+    image.write_bytes(bytes(1 << 20))
+    drive.write_bytes(bytes(1 << 20))
+    drawing = Drawing(
+        image=image,
+        image_format="raw",
+        drive=drive,
+        directory=tmp_path,
+        accelerator=Accelerator(False, "").qemu_arguments(kind.processor),
+        memory=256,
+        firmware=None,
+        http_port=80,
+        hardware=dataclasses.replace(kind, machines={"bios": next(iter(kind.machines.values()))}),
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        argv = [*drawing.arguments(theirs.fileno()), "-S", "-monitor", "stdio"]
+        done = subprocess.run(
+            argv, input="quit\n", capture_output=True, text=True, pass_fds=[theirs.fileno()], timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "kind"),
+    [
+        ("amd64", False, "bios"),
+        ("amd64", True, "uefi"),
+        ("i386", False, "bios"),
+        ("arm64", False, "uefi"),
+        ("arm64", True, "uefi"),
+        ("ppc64el", False, "openfirmware"),
+    ],
+)
+def test_firmware_by_architecture(name: str, asked: bool, kind: str) -> None:
+    assert HARDWARE[name].firmware_kind(uefi=asked) == kind
+
+
+@pytest.mark.parametrize("name", ["i386", "ppc64el"])
+def test_uefi_where_there_is_none_is_refused(name: str) -> None:
+    with pytest.raises(BadValueError, match="--uefi"):
+        HARDWARE[name].firmware_kind(uefi=True)
+
+
+@pytest.mark.parametrize(("name", "package"), [("arm64", "qemu-efi-aarch64"), ("armhf", "qemu-efi-arm")])
+def test_missing_firmware_names_the_package_of_the_architecture(tmp_path: Path, name: str, package: str) -> None:
+    with pytest.raises(HostError) as caught:
+        firmware.find((tmp_path,), hardware=HARDWARE[name])
+    assert package in caught.value.remedy
+    assert "--uefi" not in caught.value.remedy  # it would not help
+    descriptor(tmp_path, "60-x86")
+    targets = [{"architecture": HARDWARE[name].uefi, "machines": ["virt-*"]}]
+    wanted = descriptor(tmp_path, "70-arm", targets=targets)
+    assert firmware.find((tmp_path,), hardware=HARDWARE[name]).code == wanted
+
+
+@pytest.mark.skipif(not Path("/usr/share/AAVMF").is_dir(), reason="needs Debian's qemu-efi-aarch64")
+def test_debians_firmware_for_arm64_is_found() -> None:
+    assert firmware.find(hardware=HARDWARE["arm64"]).code.exists()

@@ -138,6 +138,7 @@ def test_specs_that_do_not(spec: str) -> None:
 def test_kernels_are_recognised() -> None:
     assert kernel_file.kernel_kind(bzimage(KERNEL)) == ("bzImage", KERNEL)
     assert kernel_file.kernel_kind(bytes(56) + b"ARM\x64" + bytes(64))[0] == "arm64 Image"
+    assert kernel_file.kernel_kind(b"MZ" + bytes(34) + b"\x18\x28\x6f\x01" + bytes(64))[0] == "arm zImage"
     assert kernel_file.kernel_kind(gzip.compress(b"x"))[0] == "gzip image"
     assert kernel_file.kernel_kind(b"MZ\0\0zimg" + bytes(100))[0] == "EFI zboot image"
     for rubbish in (b"", b"MZ", bytes(1024), b"#!/bin/sh\n" * 100):
