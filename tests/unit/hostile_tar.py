@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 from amphora_mkimage import unpack
@@ -70,6 +71,20 @@ def pax(*records: tuple[bytes, bytes], kind: bytes = b"x") -> bytes:
 
 def long_name(name: bytes, kind: bytes = b"L") -> bytes:
     return header(b"././@LongLink", kind, len(name) + 1, magic=GNU) + padded(name + b"\0")
+
+
+def archive(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def compress(program: str | None, path: Path) -> Path:
+    if program is None:
+        return path
+    packed = path.with_name(f"{path.name}.{program}")
+    with path.open("rb") as source, packed.open("wb") as target:
+        subprocess.run([program, "-c"], stdin=source, stdout=target, check=True)
+    return packed
 
 
 def facts(tree: Path) -> Facts:

@@ -5,40 +5,21 @@ from __future__ import annotations
 import io
 import os
 import random
-import re
 import resource
 import shutil
-import stat
-import struct
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile_tar import END, GNU, V7, Facts, facts, file, header, long_name, pax, unpacked, with_checksum
+from hostile_tar import END, GNU, V7, archive, compress, file, header, long_name, pax, unpacked, with_checksum
 
 from amphora_mkimage import unpack
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.guest import userns
 
-COMPRESSORS = {"": None, ".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".bz2": "bzip2"}
 OUTSIDE = b"../outside"
 DIRECTORY = header(b"d", b"5", mode=0o755)
-
-
-def archive(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
-def compress(program: str | None, path: Path) -> Path:
-    if program is None:
-        return path
-    packed = path.with_name(f"{path.name}.{program}")
-    with path.open("rb") as source, packed.open("wb") as target:
-        subprocess.run([program, "-c"], stdin=source, stdout=target, check=True)
-    return packed
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -341,89 +322,6 @@ def test_a_filesystem_without_user_attributes(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.tar", pax((b"SCHILY.xattr.user.x", b"\0y")) + file(b"a") + END)
     found = unpacked(path, console=Console(stream))
     assert found["a"][6] == {"user.x": b"\0y"} or "1 user attributes are left out" in stream.getvalue()
-
-
-# --- a whole tree ----------------------------------------------------------------------------------------------------
-
-CAPABILITY = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)  # cap_net_raw=ep (linux/capability.h)
-ACL = struct.pack("<I", 2) + b"".join(  # include/uapi/linux/posix_acl_xattr.h
-    struct.pack("<HHI", *entry)
-    for entry in ((1, 7, 0xFFFFFFFF), (2, 6, 101), (4, 5, 0xFFFFFFFF), (16, 7, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
-)
-
-
-def make_tree(tree: Path, *, acls: bool) -> None:
-    """What root filesystems have."""
-    for name in ("usr/bin", "etc/alternatives", "var/log/journal", "tmp", "empty", "n" * 200 + "/" + "m" * 200):
-        (tree / name).mkdir(parents=True)
-    files = {"usr/bin/su": 0o4755, "usr/bin/wall": 0o2755, "usr/bin/ping": 0o755, "etc/shadow": 0o640, "var/log/x": 0}
-    for number, (name, mode) in enumerate(files.items()):
-        (tree / name).write_bytes(b"%d" % number * 1000 * number)
-        os.chown(tree / name, 100 + number, 65534 - number)
-        (tree / name).chmod(mode)
-    (tree / "usr/bin/su2").hardlink_to(tree / "usr/bin/su")
-    (tree / "bin").symlink_to("usr/bin")
-    (tree / "etc/alternatives/x").symlink_to("/usr/bin/su")
-    os.chown(tree / "bin", 7, 8, follow_symlinks=False)
-    (tree / os.fsdecode(b"etc/\xff\n'x")).write_text("")
-    (tree / "tmp").chmod(0o1777)
-    os.setxattr(tree / "usr/bin/ping", "security.capability", CAPABILITY)
-    if acls:
-        os.setxattr(tree / "etc/shadow", "system.posix_acl_access", ACL)
-        os.setxattr(tree / "var/log/journal", "system.posix_acl_access", ACL)
-        (tree / "var/log/journal/before").mkdir()
-        os.setxattr(tree / "var/log/journal", "system.posix_acl_default", ACL)
-    for path in (*tree.rglob("*"), tree):
-        ns = 1_700_000_000_123_456_789 if acls else 1_700_000_000_000_000_000
-        os.utime(path, ns=(0, ns + path.lstat().st_ino % 1000 * 1_000_000_000), follow_symlinks=False)
-
-
-def packed_tree(path: Path, *argv: str, acls: bool = True, options: Sequence[str] = ()) -> Facts:
-    """Make the tree in a namespace and pack it with other people's programs; what it was."""
-
-    def work() -> Facts:
-        userns.mount("tmpfs", Path("/mnt"), "tmpfs")
-        tree = Path("/mnt/tree")
-        tree.mkdir()
-        make_tree(tree, acls=acls)
-        subprocess.run([*argv, path, *options], cwd=tree, check=True, capture_output=True)
-        return facts(tree)
-
-    return userns.run(work)
-
-
-@pytest.mark.parametrize("program", COMPRESSORS.values())
-def test_a_whole_tree(program: str | None, tmp_path: Path) -> None:
-    path = tmp_path / "x.tar"
-    argv = ["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--format=posix", "-c", ".", "-f"]
-    before = packed_tree(path, *argv)
-    assert stat.filemode(0o104755) in {entry[0] for entry in before.values()}
-    assert before["usr/bin/ping"][6] == {"security.capability": CAPABILITY}
-    assert before["var/log/journal"][6] == {"system.posix_acl_access": ACL, "system.posix_acl_default": ACL}
-    assert unpacked(compress(program, path)) == before
-
-
-@pytest.mark.parametrize("compression", ["gzip", "xz", "zstd"])
-def test_a_whole_squashfs(compression: str, tmp_path: Path) -> None:
-    before = packed_tree(tmp_path / "x.sqfs", "mksquashfs", ".", acls=False, options=["-comp", compression])
-    assert unpacked(tmp_path / "x.sqfs") == before
-
-
-def test_squashfs_is_hostile_too(tmp_path: Path) -> None:
-    path = tmp_path / "x.sqfs"
-    (tmp_path / "source").mkdir()
-    argv = ["mksquashfs", tmp_path / "source", path, "-noappend"]
-    for pseudo, words in (("sda b 600 0 0 8 0", "'./sda' is a device node"), ("x f 644 70000 0 echo", "owner 70000")):
-        subprocess.run([*argv, "-p", pseudo], check=True, capture_output=True)
-        with pytest.raises(MkimageError, match=re.escape(words)):
-            unpacked(path)
-    subprocess.run([*argv, "-p", "bomb f 644 0 0 head -c 100M /dev/zero"], check=True, capture_output=True)
-    with pytest.raises(MkimageError, match="100 times its size"):
-        unpacked(path)
-    content = path.read_bytes()
-    path.write_bytes(content[:100] + bytes(len(content) - 100))
-    with pytest.raises(MkimageError, match="is damaged"):
-        unpacked(path)
 
 
 # --- the surroundings ------------------------------------------------------------------------------------------------
