@@ -5,7 +5,7 @@ from __future__ import annotations
 from amphora_mkimage.bases.base import Base, Release
 
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
-#: Debian 13's release notes, 5.1.3 "Reduced support for i386".
+#: Debian 13's release notes, "Reduced support for i386".
 _NO_KERNEL = "its i386 has neither kernel nor boot loader any more; Debian 12 is the last that starts on such machines"
 _ALL = ("{}", "{}-updates", "{}-security")
 

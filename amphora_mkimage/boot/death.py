@@ -20,6 +20,7 @@ class Death:
 
 
 _NO_LOADER = "give the image a boot loader for this firmware, or boot it with the other one (with or without --uefi)"
+_NO_PREP = "give the image a PReP partition with a boot loader"
 _ROOT = (
     "root= on the kernel's command line must name the root filesystem, and the initramfs have the drivers of its disk"
 )
@@ -35,6 +36,8 @@ _SIGNS: tuple[tuple[re.Pattern[str], Death], ...] = (
         re.compile(r"UEFI Interactive Shell|BdsDxe: No bootable option or device was found|>>Start PXE over"),
         Death("the UEFI firmware found no boot loader on the disk", _NO_LOADER),
     ),
+    # SLOF, slof/fs/boot.fs: there is one disk only to try
+    (re.compile(r"E3407: Load failed"), Death("Open Firmware found no boot loader on the disk", _NO_PREP)),
     (re.compile(r"grub rescue>"), Death("GRUB stopped at its rescue prompt: it does not find its modules", _GRUB)),
     (re.compile(r"(?:^|\s)grub> ?$"), Death("GRUB stopped at its prompt: it has no usable grub.cfg", _GRUB)),
     (re.compile(r"Kernel panic - not syncing: (?P<why>.*)"), Death("the kernel panicked")),

@@ -1,9 +1,8 @@
 """The partition table: one image that starts under every firmware that its architecture has.
 
 GPT with a BIOS boot partition (GRUB manual, "BIOS installation") where there are BIOSes, an EFI system partition (UEFI
-specification 13.3) where there is UEFI, a PReP partition (GRUB manual, "install-in" of powerpc-ieee1275; Linux on Power
-Architecture Reference) where there is Open Firmware, and the root last, so that cloud-init's growpart can give it the
-rest of a larger disk.
+specification 13.3) where there is UEFI, a PReP boot partition where there is Open Firmware, and the root last, so that
+cloud-init's growpart can give it the rest of a larger disk.
 """
 
 from __future__ import annotations

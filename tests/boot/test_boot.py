@@ -126,6 +126,28 @@ def test_an_empty_disk(
     assert image.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("arch", "qemu", "problem"),
+    [
+        ("arm64", "qemu-system-aarch64", "the UEFI firmware found no boot loader on the disk"),
+        ("armhf", "qemu-system-arm", "the UEFI firmware found no boot loader on the disk"),
+        ("ppc64le", "qemu-system-ppc64", "Open Firmware found no boot loader on the disk"),
+    ],
+)
+def test_an_empty_disk_of_another_architecture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arch: str, qemu: str, problem: str
+) -> None:
+    if shutil.which(qemu) is None:
+        pytest.skip(f"needs {qemu}")
+    image = tmp_path / "empty.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "16M"], check=True)
+    status, result = boot(capsys, "--arch", arch, image)
+    if status == ExitStatus.HOST:
+        pytest.skip("needs its firmware")
+    assert result["problems"] == [problem]
+    assert result["accelerator"] == "tcg"
+
+
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize(
     ("text", "then", "problem"),

@@ -15,6 +15,8 @@ DEATHS = {
     b"Boot failed: not a bootable disk\r\n\r\nNo bootable device.\r\n": "the BIOS found no boot loader",
     b'\x1b[2J\x1b[01;01HBdsDxe: failed to load Boot0001 "UEFI Misc Device": Not Found\r\n'
     b"\x1b[2J\x1b[01;01H\x1b[01;01HUEFI Interactive Shell v2.2\r\n": "the UEFI firmware found no boot loader",
+    b"Trying to load:  from: /pci@800000020000000/scsi@0 ... \r\nE3404: Not a bootable device!\r\n"
+    b"E3407: Load failed\r\n\r\nReady! \r\n0 > ": "Open Firmware found no boot loader",
     b"GRUB loading.\r\nWelcome to GRUB!\r\n\r\nerror: no such device: 1111.\r\n"
     b"Entering rescue mode...\r\ngrub rescue> ": "rescue prompt",
     b"\x1b[2J\x1b[01;01H                  GNU GRUB  version 2.12\x1b[05;01Hgrub> ": "it has no usable grub.cfg",
