@@ -89,12 +89,18 @@ class Watchdog:
 
 
 def _own_qemus() -> Iterator[int]:
-    """Find our children that are qemu (proc(5), /proc/pid/stat)."""
+    """Find our children that are qemu (proc(5), /proc/pid/stat and status).
+
+    /proc may be that of an outer pid namespace (a build's, see :mod:`amphora_mkimage.guest.userns`): there, all numbers
+    are the outer ones, and only NSpid has the one that kill(2) takes here.
+    """
+    own = str(Path("/proc/self").readlink())
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            pid, _, rest = path.read_text().partition(" (")
+            _, _, rest = path.read_text().partition(" (")
+            name, _, fields = rest.rpartition(") ")
+            if fields.split()[1] == own and name.startswith("qemu"):
+                status = path.with_name("status").read_text()
+                yield int(status.partition("\nNSpid:")[2].partition("\n")[0].split()[-1])
         except OSError:
             continue  # it ended meanwhile
-        name, _, fields = rest.rpartition(") ")
-        if int(fields.split()[1]) == os.getpid() and name.startswith("qemu"):
-            yield int(pid)
