@@ -57,8 +57,11 @@ def build(plan: Plan, console: Console) -> None:
         outputs = {kind: Output(path) for kind, path in request.outputs.items()}
         for output in outputs.values():
             stack.callback(output.close)
+        store = Store(request.cache_dir, console.warn)
+        base = stack.enter_context(image.prepared(request, store, console)) if request.base.published else None
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
-        worker = _Worker(plan, console, work, {kind: output.fd for kind, output in outputs.items()})
+        targets = {kind: output.fd for kind, output in outputs.items()}
+        worker = _Worker(plan, Workplace(work, store, console), targets, base)
         result = userns.run(worker.run, id_map=id_map, on_end=worker.place.remove)
         console.timings.update(result.timings)
         with console.step("hash and publish"):
@@ -119,16 +122,17 @@ def _working_directory(parent: Path, id_map: userns.IdMap) -> Iterator[Path]:
 class _Worker:
     """The build inside the namespace.
 
-    :param work: an empty directory
     :param targets: descriptors to write the images to, by type
+    :param start: what a published base starts from
     """
 
-    def __init__(self, plan: Plan, console: Console, work: Path, targets: dict[str, int]) -> None:
+    def __init__(self, plan: Plan, place: Workplace, targets: dict[str, int], start: image.BaseImage | None) -> None:
         self.plan = plan
         self.request = plan.request
-        self.console = console
+        self.console = place.console
+        self.place = place
         self.targets = targets
-        self.place = Workplace(work, Store(plan.request.cache_dir, console.warn), console)
+        self.start = start
 
     def run(self) -> Result:
         """Do everything but publishing."""
@@ -155,7 +159,7 @@ class _Worker:
 
     def _make_base(self) -> dict[str, object]:
         plan, request = self.plan, self.request
-        made = self._customise() if request.base.published else self._bootstrap()
+        made = self._bootstrap() if self.start is None else self._customise(self.start)
         return {
             "origin": plan.archive.origin,
             "mirror": plan.archive.main,
@@ -170,13 +174,11 @@ class _Worker:
         archive = _archive(plan, self.place.directory / "apt", self.console)
         return bootstrap.make(self.place, archive, plan.wanted, request.release, request.arch, plan.check_size)
 
-    def _customise(self) -> Made:
+    def _customise(self, start: image.BaseImage) -> Made:
         plan, request = self.plan, self.request
-        with self.console.step("fetch the base image"):
-            obtained = image.obtain(request, self.console)
         return customise.make(
             self.place,
-            obtained,
+            start,
             functools.partial(_archive, plan, self.place.directory / "apt", self.console),
             keyring=request.base.keyring,
             wanted=plan.wanted,

@@ -6,25 +6,21 @@ from packages that are already here and verified.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from amphora_mkimage import unpack
 from amphora_mkimage.bases import apt, dpkg
 from amphora_mkimage.bases.archive import Archive, fetching
 from amphora_mkimage.bases.base import Made
+from amphora_mkimage.bases.image import BaseImage, unpacked_key
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.workplace import Workplace
-
-if TYPE_CHECKING:
-    from amphora_mkimage.fetch.published import Obtained
 
 _KERNEL = re.compile(r"linux-image-(unsigned-)?[0-9]\S*")
 _KEYRINGS = "usr/share/keyrings"
@@ -34,7 +30,7 @@ OpenArchive = Callable[[Path, Path], Archive]
 
 def make(
     place: Workplace,
-    image: Obtained,
+    image: BaseImage,
     open_archive: OpenArchive,
     *,
     keyring: str,
@@ -65,8 +61,8 @@ def make(
     stay = {package.name: package.size for package in here} | {deb.name: deb.installed_size for deb in debs}
     check_size(sum(size for name, size in stay.items() if name not in removed))
     programs = [path.read_bytes() for path in (Path(__file__), Path(apt.__file__), *sorted(apt.FILES.iterdir()))]
-    made = key_of(str(image.digest), archive.sources, *words, *(deb.sha256 for deb in debs), *programs)
-    facts_of_image = {"image": image.facts}
+    made = key_of(str(image.obtained.digest), archive.sources, *words, *(deb.sha256 for deb in debs), *programs)
+    facts_of_image = {"image": image.obtained.facts}
     kept = store.checked_base(made)
     if kept is not None:
         userns.without_network()
@@ -88,14 +84,14 @@ def make(
     return Made(made, cached=False, facts=facts_of_image)
 
 
-def _unpacked(place: Workplace, image: Obtained) -> Path:
+def _unpacked(place: Workplace, image: BaseImage) -> Path:
     """Give the snapshot of the base image as it was published; when it had to be made, the tree is there as well."""
-    key = key_of("unpacked", str(image.digest))
+    key = unpacked_key(image.obtained)
     kept = place.store.checked_base(key)
     if kept is not None:
         return kept
     with place.console.step("unpack the base image"):
-        _unpack(place, image.path)
+        _unpack(place, image.file)
     with place.console.step("cache the base image"):
         place.pack(key)
     kept = place.store.checked_base(key)
@@ -106,22 +102,11 @@ def _unpacked(place: Workplace, image: Obtained) -> Path:
     return kept
 
 
-def _unpack(place: Workplace, path: Path) -> None:
-    """Make the tree from an image file of any kind."""
+def _unpack(place: Workplace, file: Path) -> None:
+    """Make the tree from a root filesystem."""
     place.tree.mkdir()
-    limits, console = unpack.Limits(), place.console
-    match kind := unpack.kind(path):
-        case unpack.Kind.TAR:
-            unpack.tar(path, place.tree, limits, console)
-        case unpack.Kind.SQUASHFS:
-            unpack.squashfs(path, place.tree, limits, console)
-        case _:
-            # libguestfs keeps its appliance in a directory of this user's, who is another one in this namespace.
-            os.environ["LIBGUESTFS_CACHEDIR"] = os.fspath(place.directory)
-            archive = place.directory / "image.tar"
-            unpack.disk(path, kind, archive, limits, console)
-            unpack.tar(archive, place.tree, limits, console)
-            archive.unlink()
+    unpack_file = unpack.squashfs if unpack.kind(file) is unpack.Kind.SQUASHFS else unpack.tar
+    unpack_file(file, place.tree, unpack.Limits(), place.console)
 
 
 def _inside(directory: Path, name: str) -> Path:

@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amphora_mkimage import unpack
 from amphora_mkimage.bases import published
 from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.images import Images
 from amphora_mkimage.fetch.publication import Location, Publication, SigningKey, redirect
 from amphora_mkimage.fetch.signature import fingerprints
+from amphora_mkimage.fetch.store import Store, key_of
 from amphora_mkimage.request import Request
 
 if TYPE_CHECKING:
     from amphora_mkimage.fetch.published import Obtained
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A base image that can be unpacked.
+
+    :param obtained: the file as it is published
+    :param file: tar or squashfs: that file, or what was read out of a disk; gone when the snapshot is there already
+    """
+
+    obtained: Obtained
+    file: Path
+
+
+@contextlib.contextmanager
+def prepared(request: Request, store: Store, console: Console) -> Iterator[BaseImage]:
+    """Have the base image ready for unpacking.
+
+    A disk image is read here, outside of the build's namespace: the appliance of libguestfs needs files of this host
+    that its owner sees as another's in there.
+
+    :raises MkimageError: it cannot be fetched, or is not what it should be
+    """
+    with console.step("fetch the base image"):
+        obtained = obtain(request, console)
+    kind = unpack.kind(obtained.path)
+    if kind in (unpack.Kind.TAR, unpack.Kind.SQUASHFS) or store.checked_base(unpacked_key(obtained)):
+        yield BaseImage(obtained, obtained.path)
+        return
+    # What a kill leaves of it is swept like any other file of the cache that was not finished.
+    store.prepare()
+    file = store.bases / f".partial-{uuid.uuid4().hex}"
+    try:
+        unpack.disk(obtained.path, kind, file, unpack.Limits(), console)
+        yield BaseImage(obtained, file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def unpacked_key(obtained: Obtained) -> str:
+    """Give the cache key of the tree as it was published."""
+    return key_of("unpacked", str(obtained.digest))
 
 
 def obtain(request: Request, console: Console) -> Obtained:

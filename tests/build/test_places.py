@@ -8,31 +8,14 @@ import pwd
 import subprocess
 import sys
 import tarfile
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from public import PYTHON, public_root
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a user or a small filesystem")
 
 
 # -- an ordinary user ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def user() -> Iterator[pwd.struct_passwd]:
-    """A freshly made user with a home and a subordinate range, and without any privilege."""
-    name = f"amphora-{uuid.uuid4().hex[:8]}"
-    subprocess.run(["useradd", "--create-home", "--base-dir", "/tmp", name], check=True, capture_output=True)
-    try:
-        if not any(line.startswith(f"{name}:") for line in Path("/etc/subuid").read_text().splitlines()):
-            ranges = ["--add-subuids", "700000-765535", "--add-subgids", "700000-765535"]
-            subprocess.run(["usermod", *ranges, name], check=True)
-        yield pwd.getpwnam(name)
-    finally:
-        subprocess.run(["userdel", "--remove", name], check=True, capture_output=True)
 
 
 @needs_root
@@ -68,29 +51,6 @@ def test_an_ordinary_user_bootstraps_and_builds(user: pwd.struct_passwd, run_cli
     assert "unpack the cached base" in done.stderr
     with tarfile.open(home / "b.tar") as tar:
         assert {member.name: (member.uid, member.gid, member.mode) for member in tar} == owners
-
-
-@pytest.fixture
-def run_cli_as(tmp_path: Path):
-    def run(user: pwd.struct_passwd, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        env = {name: value for name, value in os.environ.items() if "proxy" in name.lower() or "CA_" in name}
-        env |= {"HOME": user.pw_dir, "USER": user.pw_name, "PYTHONPATH": str(public_root())}
-        return subprocess.run(
-            [PYTHON, "-m", "amphora_mkimage", *arguments],
-            # sbin is left out, as Debian leaves it out of an ordinary user's PATH.
-            env={**env, "PATH": "/usr/local/bin:/usr/bin:/bin"},
-            cwd=cwd,
-            user=user.pw_uid,
-            group=user.pw_gid,
-            extra_groups=[],
-            umask=0o077,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
-
-    return run
 
 
 # -- two at once -----------------------------------------------------------------------------------------------------
