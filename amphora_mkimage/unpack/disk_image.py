@@ -99,7 +99,7 @@ def _write_tar(appliance: Appliance, places: list[str], limits: Limits, title: s
     status, printed = appliance.shell(command, *argv, ".")
     total = re.search(r"^Total bytes written: (\d+)", printed, re.MULTILINE)
     lines = printed.splitlines()[-10:]
-    if "No space left on device" in printed:
+    if "No space left on device" in printed or "Wrote only" in printed:  # the latter when part of a record fits
         raise MkimageError(
             f"{title} is not unpacked: it has more than {limits.total / (1 << 30):.1f} GiB of files", REMEDY
         )
