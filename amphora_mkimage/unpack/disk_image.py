@@ -16,6 +16,7 @@ from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.unpack import system
 from amphora_mkimage.unpack.kinds import Kind
 from amphora_mkimage.unpack.stream import REMEDY, Limits
+from amphora_mkimage.unpack.tar_format import printable
 from amphora_mkimage.verify import image_file
 from amphora_mkimage.verify.appliance import SCRATCH, Appliance
 from amphora_mkimage.verify.tree import TreeError
@@ -59,7 +60,8 @@ def disk(
                 with console.step("Copying its files"):
                     size = _write_tar(appliance, places, limits, path.name)
             except TreeError as error:
-                raise MkimageError(f"{path.name} cannot be read: {error}", REMEDY, tail=error.tail) from error
+                what = printable(f"{path.name} cannot be read: {error}")
+                raise MkimageError(what, REMEDY, tail=error.tail) from error
         os.truncate(target, size)
     except BaseException:
         target.unlink(missing_ok=True)
@@ -99,7 +101,7 @@ def _write_tar(appliance: Appliance, places: list[str], limits: Limits, title: s
     status, printed = appliance.shell(command, *argv, ".")
     total = re.search(r"^Total bytes written: (\d+)", printed, re.MULTILINE)
     lines = printed.splitlines()[-10:]
-    if "No space left on device" in printed:
+    if "No space left on device" in printed or "Wrote only" in printed:  # the latter when part of a record fits
         raise MkimageError(
             f"{title} is not unpacked: it has more than {limits.total / (1 << 30):.1f} GiB of files", REMEDY
         )

@@ -22,6 +22,7 @@ from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.unpack.kinds import DECOMPRESSORS
+from amphora_mkimage.unpack.tar_format import printable
 
 _CHUNK = 1 << 20
 #: What any archive may unpack to, however small it is: a nearly empty filesystem compresses extremely well.
@@ -174,7 +175,8 @@ def _output_of(
         def check() -> None:
             status = child.wait()
             stderr.seek(0)
-            said = stderr.read(4096).decode(errors="replace").strip().splitlines()
+            # It may name files of the archive, whose names may be anything.
+            said = [printable(line) for line in stderr.read(4096).decode(errors="replace").strip().splitlines()]
             # bzip2 passes over garbage behind its data with a remark and status 0.
             if status != 0 or said:
                 reason = said[-1] if said else f"{program} ended with status {status}"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.unpack.tar_format import printable
 from amphora_mkimage.verify.appliance import Appliance, ApplianceTree
 from amphora_mkimage.verify.fstab import FstabEntry, names, parse_fstab
 from amphora_mkimage.verify.guest_disk import MOUNT_OPTIONS, Filesystem, filesystems, mountables
@@ -55,7 +56,7 @@ def _only_system(appliance: Appliance, found: Sequence[Filesystem]) -> System:
     if len(systems) == 1:
         return systems[0]
     if systems:
-        places = ", ".join(f"{system.name} on {system.mountable}" for system in systems)
+        places = printable(", ".join(f"{system.name} on {system.mountable}" for system in systems))
         raise MkimageError(f"there are {len(systems)} operating systems on the disk: {places}", _ANOTHER)
     seen = ", ".join(f"{filesystem.device}: {filesystem.type or 'nothing known'}" for filesystem in found)
     errors = [f"{filesystem.device}: {filesystem.mount_error}" for filesystem in found if filesystem.mount_error]
@@ -102,7 +103,7 @@ def _name(tree: Tree) -> str:
         with contextlib.suppress(ValueError, IndexError):  # quotes that do not match, no value
             values[key] = shlex.split(value)[0] if equals else ""
     name = values.get("PRETTY_NAME") or values.get("ID") or "an unnamed system"
-    return "".join(c for c in name if c.isprintable())[:100]
+    return printable(name)[:100]
 
 
 # --- its other filesystems -------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ def _entries(system: System, found: Sequence[Filesystem]) -> list[FstabEntry]:
             wanted.append(entry)
         elif "nofail" not in entry.options:
             raise MkimageError(
-                f"{system.name} mounts {entry.spec} on {entry.mountpoint}, which is not on this disk",
+                printable(f"{system.name} mounts {entry.spec} on {entry.mountpoint}, which is not on this disk"),
                 "use an image that is complete, or take the line out of its /etc/fstab",
             )
     return sorted(wanted, key=lambda entry: posixpath.normpath(entry.mountpoint).count("/"))

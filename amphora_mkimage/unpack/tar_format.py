@@ -156,6 +156,11 @@ def shown(name: str) -> str:
     return text if len(text) <= 200 else f"{text[:160]}...{text[-30:]}"
 
 
+def printable(text: str) -> str:
+    """Leave out what could do something to a terminal."""
+    return "".join(character for character in text if character.isprintable())
+
+
 # --- one member ------------------------------------------------------------------------------------------------------
 
 

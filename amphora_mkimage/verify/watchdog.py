@@ -84,7 +84,10 @@ class Watchdog:
     def _is_full(self) -> bool:
         if self._written is None:
             return False
-        space = os.statvfs(self._written)
+        try:
+            space = os.statvfs(self._written)
+        except OSError:
+            return False  # somebody removed it; qemu has it open and goes on
         return space.f_bavail * space.f_frsize < _ROOM
 
 

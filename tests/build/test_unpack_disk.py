@@ -86,7 +86,7 @@ def gpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree.append(
         "/etc/fstab", f"UUID={BOOT} /boot ext4\nLABEL=other /srv ext4 nofail\ntmpfs /tmp tmpfs\n/swap none swap\n"
     )
-    tree.write("/var/data", random.Random(1).randbytes(120 << 20))
+    tree.write("/var/data", random.Random(1).randbytes(80 << 20))
     make_ext4(tree, raw, root, place, uuid=ROOT)
     tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, image)
     raw.unlink()
@@ -258,7 +258,7 @@ def test_a_host_without_space(gpt: Path) -> None:
     """Inside a build's namespace, as -w would have it; the image has more than fits."""
 
     def work() -> None:
-        userns.mount("tmpfs", Path("/mnt"), "tmpfs", 0, "size=72m")
+        userns.mount("tmpfs", Path("/mnt"), "tmpfs", 0, "size=70m")
         try:
             disk(gpt, Path("/mnt/out.tar"))
         finally:
