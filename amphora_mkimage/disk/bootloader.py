@@ -9,7 +9,7 @@ itself.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,24 +65,17 @@ class Bootloader:
     def esp_files(self) -> dict[str, Path]:
         """Give the content of the ESP: the signed shim and GRUB under the removable-media path, and where to go on."""
         stub = self.scratch / "esp-grub.cfg"
-        stub.write_text(self._template("esp-grub.cfg"), encoding="ascii")
-        shim = self.tree / "usr/lib/shim"
-        files = {
-            "EFI/BOOT/BOOTX64.EFI": _first(shim / "shimx64.efi.signed.latest", shim / "shimx64.efi.signed"),
-            "EFI/BOOT/grubx64.efi": self.tree / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
-            "EFI/BOOT/mmx64.efi": _first(shim / "mmx64.efi.signed", shim / "mmx64.efi"),
-        }
-        missing = [str(path.relative_to(self.tree)) for path in files.values() if not path.exists()]
-        if missing:
-            raise MkimageError(f"the image lacks parts of its EFI bootloader: {', '.join(missing)}")
-        return {**files, f"EFI/{self.distribution}/grub.cfg": stub}
+        stub.write_text(template("esp-grub.cfg", self.uuid), encoding="ascii")
+        programs = esp_programs(lambda path: (self.tree / path[1:]).exists())
+        files = {name: self.tree / path[1:] for name, path in programs.items()}
+        return {**files, esp_stub(self.distribution): stub}
 
     def embed(self, disk: Path) -> None:
         """Write GRUB's boot sector and its core image, into the BIOS boot partition."""
         with self._device(disk):
             grub = self.tree / _SCRATCH[1:]
             grub.mkdir()
-            (grub / "load.cfg").write_text(self._template("bios-load.cfg"), encoding="ascii")
+            (grub / "load.cfg").write_text(template("bios-load.cfg", self.uuid), encoding="ascii")
             core = ("grub-mkimage", "-O", "i386-pc", "-p", "/boot/grub", "-c", f"{_SCRATCH}/load.cfg")
             self._run(*core, "-o", f"{_SCRATCH}/core.img", *_CORE_MODULES)
             (grub / "boot.img").write_bytes((self.tree / "usr/lib/grub/i386-pc/boot.img").read_bytes())
@@ -119,8 +112,34 @@ class Bootloader:
         argv = ["chroot", str(self.tree), *arguments]
         process.run(argv, self.console, what="cannot install the bootloader", env=GUEST_ENVIRONMENT)
 
-    def _template(self, name: str) -> str:
-        return (FILES / name).read_text(encoding="ascii").replace("@UUID@", self.uuid)
+
+def template(name: str, uuid: str) -> str:
+    """Give one of the configuration files under ``files/`` for a root filesystem with a UUID."""
+    return (FILES / name).read_text(encoding="ascii").replace("@UUID@", uuid)
+
+
+def esp_programs(exists: Callable[[str], bool]) -> dict[str, str]:
+    """Say which of the image's files go onto the ESP: absolute paths by their name there.
+
+    :param exists: tells whether the image has a path
+    :raises MkimageError: it lacks one of them
+    """
+    shim = "/usr/lib/shim"
+    candidates = {
+        "EFI/BOOT/BOOTX64.EFI": (f"{shim}/shimx64.efi.signed.latest", f"{shim}/shimx64.efi.signed"),
+        "EFI/BOOT/grubx64.efi": ("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",),
+        "EFI/BOOT/mmx64.efi": (f"{shim}/mmx64.efi.signed", f"{shim}/mmx64.efi"),
+    }
+    found = {name: next(filter(exists, paths), "") for name, paths in candidates.items()}
+    missing = [candidates[name][-1] for name, path in found.items() if not path]
+    if missing:
+        raise MkimageError(f"the image lacks parts of its EFI bootloader: {', '.join(missing)}")
+    return found
+
+
+def esp_stub(distribution: str) -> str:
+    """Say where on the ESP the signed GRUB looks for its configuration."""
+    return f"EFI/{distribution}/grub.cfg"
 
 
 def _first(*candidates: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest import userns
-from amphora_mkimage.guest.paths import open_inside, split
+from amphora_mkimage.guest.paths import OFFERED, open_inside, split
 
 #: The whole environment of a command in the guest. Nothing of the host's leaks in: no proxy, no CA bundle, no HOME.
 GUEST_ENVIRONMENT = {
@@ -72,6 +72,21 @@ class NamespaceGuest:
         finally:
             for target in reversed(targets):
                 userns.unmount(target)
+
+    @contextlib.contextmanager
+    def offered(self, directory: Path) -> Iterator[None]:
+        """Show a directory of the host at :data:`OFFERED` for the time of the block, inside :meth:`mounted`."""
+        self.mkdir_p(OFFERED)
+        fd = open_inside(self._fd, OFFERED, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            target = Path(f"/proc/self/fd/{fd}").readlink()
+        finally:
+            os.close(fd)
+        userns.bind_read_only(directory, target)
+        try:
+            yield
+        finally:
+            userns.unmount(target)
 
     def _populate_dev(self) -> None:
         dev = self.root / "dev"

@@ -1,4 +1,4 @@
-"""Open paths inside a root filesystem without ever leaving it: openat2(2) with RESOLVE_IN_ROOT.
+"""Paths in a guest; open them inside its tree without ever leaving it: openat2(2) with RESOLVE_IN_ROOT.
 
 The tree comes from packages and archives that other people made; a symbolic link in it may point anywhere. The kernel
 resolves each path as if the tree were "/", so ``/etc/resolv.conf -> /run/x`` means the guest's /run, and ``..`` stops
@@ -16,6 +16,9 @@ _SYS_OPENAT2 = 437  # the same number on every architecture (include/uapi/asm-ge
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 _RETRIES = 100
+
+#: Where a guest sees the directory of the host that it is offered: under /run, of which nothing stays.
+OFFERED = "/run/offered"
 
 _libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
 
