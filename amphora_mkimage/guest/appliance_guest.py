@@ -181,7 +181,15 @@ class ApplianceGuest:
         try:
             return self._session.call(name, *arguments, **options)
         except CallError as error:
-            raise _failure(f"in the image: {error.what}", ()) from error
+            what = f"in the image: {error.what}"
+            # Of a large file that did not fit, libguestfs says no more than this.
+            if "write error" in what and self._full():
+                what += ": No space left on device"
+            raise _failure(what, ()) from error
+
+    def _full(self) -> bool:
+        space = self._session.call("statvfs", "/")
+        return bool(space["bavail"] * space["frsize"] < _CHUNK)
 
 
 def _failure(what: str, tail: Sequence[str]) -> MkimageError:
