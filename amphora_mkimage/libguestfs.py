@@ -56,6 +56,7 @@ class Session:
         self._accelerator = accelerator
         self._console = console
         self._watchdog = Watchdog(deadline)
+        self._closed = False
         self._pending = ""
         self._printed: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         variables = prepare_libguestfs(accelerator)
@@ -98,7 +99,10 @@ class Session:
             ) from error
 
     def close(self) -> None:
-        """End the appliance, whatever state it is in."""
+        """End the appliance, whatever state it is in; more than once does no harm."""
+        if self._closed:
+            return
+        self._closed = True
         self._watchdog.stop()
         with contextlib.suppress(RuntimeError):
             self.handle.close()

@@ -7,9 +7,10 @@ as bool, file names without the slashes that libguestfs leaves on them, and comm
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class ApplianceGuest:
 
     def write_append(self, path: str, content: bytes) -> None:
         """Append to a file."""
-        self._call("write_append", path, content)
+        for start in range(0, len(content) or 1, _CHUNK):
+            self._call("write_append", path, content[start : start + _CHUNK])
 
     def read_file(self, path: str) -> bytes:
         """Read a whole file."""
@@ -99,6 +101,10 @@ class ApplianceGuest:
 
     def ln_sf(self, target: str, linkname: str) -> None:
         """Make a symbolic link."""
+        if self.is_symlink(linkname):
+            self.rm_f(
+                linkname
+            )  # ln(1), which libguestfs runs, would put the new link into a directory that it leads to
         self._call("ln_sf", target, linkname)
 
     def mv(self, src: str, dest: str) -> None:
@@ -119,7 +125,12 @@ class ApplianceGuest:
 
     def exists(self, path: str) -> bool:
         """Tell whether a path exists, links followed."""
-        return bool(self._call("exists", path))
+        # libguestfs' exists is true of a link that leads nowhere.
+        try:
+            self._session.call("realpath", path)
+        except CallError:
+            return False
+        return True
 
     def is_file(self, path: str) -> bool:
         """Tell whether a path itself is a regular file."""
@@ -143,7 +154,7 @@ class ApplianceGuest:
 
     def find(self, directory: str) -> list[str]:
         """List everything under a directory."""
-        return sorted(name.lstrip("/") for name in self._call("find", directory))
+        return sorted(name.lstrip("/") for name in self._call("find", self._call("realpath", directory)))
 
     def glob_expand(self, pattern: str) -> list[str]:
         """Expand a shell pattern."""
@@ -154,22 +165,25 @@ class ApplianceGuest:
         self._console.command(["chroot", ROOT, *arguments])
         variables = [f"{name}={value}" for name, value in GUEST_ENVIRONMENT.items()]
         argv = ["env", "-i", *variables, "chroot", ROOT, *arguments]
-        return self.script("command", ROOT, str(_OUTPUT_LIMIT), *argv, what=f"in the image: {arguments[0]}")
+        what = f"in the image: {arguments[0]}"
+        return self.script("command", ROOT, str(_OUTPUT_LIMIT), *argv, what=what, decode=_decode)
 
     # -- the appliance's own programs ----------------------------------------------------------------------------------
 
-    def script(self, name: str, *arguments: str, what: str) -> str:
+    def script(self, name: str, *arguments: str, what: str, decode: Callable[[str], str] = str) -> str:
         """Run one of the shell scripts under ``files/`` in the appliance; what it printed.
 
         :param what: what failed, for the error
+        :param decode: makes text of what it printed
         """
-        return self._shell((_SCRIPTS / name).read_text(encoding="ascii"), *arguments, what=what)
+        return self._shell((_SCRIPTS / name).read_text(encoding="ascii"), *arguments, what=what, decode=decode)
 
-    def _shell(self, script: str, *arguments: str, what: str) -> str:
+    def _shell(self, script: str, *arguments: str, what: str, decode: Callable[[str], str] = str) -> str:
         try:
-            status, output = self._session.shell(script, *arguments)
+            status, printed = self._session.shell(script, *arguments)
         except CallError as error:
             raise MkimageError(f"{what}: {error.what}") from error
+        output = decode(printed)
         lines = output.splitlines()
         for line in lines:
             self._console.output(line)
@@ -190,6 +204,12 @@ class ApplianceGuest:
     def _full(self) -> bool:
         space = self._session.call("statvfs", "/")
         return bool(space["bavail"] * space["frsize"] < _CHUNK)
+
+
+def _decode(printed: str) -> str:
+    """Decode what a command printed, with line ends and errors as :func:`amphora_mkimage.process.run` treats them."""
+    text = base64.b64decode(printed).decode(errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
 
 
 def _failure(what: str, tail: Sequence[str]) -> MkimageError:

@@ -174,8 +174,9 @@ def test_every_verb_means_the_same_in_both_guests(tiny: tuple[ApplianceBuild, Co
         with guest.mounted():
             return use(guest)
 
-    for mine, theirs in zip(in_appliance, userns.run(in_namespace), strict=True):
-        assert mine == theirs
+    pairs = zip(in_appliance, userns.run(in_namespace), strict=True)
+    different = [f"{str(mine)[:400]} against {str(theirs)[:400]}" for mine, theirs in pairs if mine != theirs]
+    assert not different, "\n".join(different)
 
 
 def test_commands_see_their_environment_and_nothing_else(tiny: tuple[ApplianceBuild, Console, Path]) -> None:
