@@ -86,6 +86,8 @@ def _probe(probe: Any, console: Console) -> Outcome:
         outcome: Outcome = probe(console)
     except MkimageError as error:
         return Outcome(Result.MISSING, error.what, error.remedy)
+    except (OSError, RuntimeError) as error:  # a host that refuses in a way of its own
+        return Outcome(Result.FAILED, str(error))
     return outcome
 
 
