@@ -16,7 +16,7 @@ from amphora_mkimage import accelerator, process, stages
 from amphora_mkimage.bases import bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
-from amphora_mkimage.disk import formats
+from amphora_mkimage.disk import filesystems, formats, layout
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.guest import apt, userns
@@ -88,34 +88,43 @@ def _fetch(archive: Archive, debs: Sequence[Deb], store: Store) -> None:
 
 def customise(guest: Guest, request: Request, console: Console) -> None:
     """Run every stage of an ordinary image."""
-    for stage in stages.wanted(request):
-        with console.step(f"stage {stages.name(stage)}"):
+    with console.step("run the stages"):
+        for stage in stages.wanted(request):
             stage.run(guest, request)
 
 
-def in_namespace(request: Request, material: Material, work: Path, console: Console) -> Path:
-    """Build in a namespace; a tar of the whole tree, GRUB's configuration included."""
-    tree, target = work / "tree", work / "namespace.tar"
+def in_namespace(request: Request, material: Material, work: Path, console: Console) -> tuple[Path, Path]:
+    """Build in a namespace; the raw disk, and a tar of its tree, GRUB's configuration included."""
+    tree, disk, target = work / "tree", work / "namespace.raw", work / "namespace.tar"
 
-    def build() -> None:
+    def build() -> dict[str, float]:
         userns.without_network()
         tree.mkdir()
         argv = ["tar", "--extract", f"--file={material.base}", f"--directory={tree}", "--numeric-owner"]
         argv += ["--preserve-permissions", "--xattrs", "--xattrs-include=*", "--anchored", "--exclude=./dev/*"]
-        process.run(argv, console, what="cannot unpack the base")
+        with console.step("unpack the base"):
+            process.run(argv, console, what="cannot unpack the base")
         guest = NamespaceGuest(tree, console)
-        with guest.mounted(), guest.offered(material.offer):
+        with console.step("install packages"), guest.mounted(), guest.offered(material.offer):
             apt.install(guest, PACKAGES)
         with guest.mounted():
             customise(guest, request, console)
         guest.close()
-        Bootloader(tree, request.base.distribution, UUID, work, console).configure()
-        with target.open("wb") as file:
+        loader = Bootloader(tree, request.base.distribution, UUID, work, console)
+        with console.step("install the bootloader"):
+            loader.configure()
+        with console.step("write the tar"), target.open("wb") as file:
             formats.archive(tree, file.fileno(), console)
+        with console.step("finish the disk"):
+            places = layout.partition(disk, SIZE_GIB, request.arch, console)
+            filesystems.make_root(tree, disk, places.root, UUID, console)
+            filesystems.make_esp(loader.esp_files(), disk, places.esp, work, console)
+            loader.embed(disk)
         shutil.rmtree(tree)
+        return console.timings
 
-    userns.run(build)
-    return target
+    console.timings.update(userns.run(build))
+    return disk, target
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def both(request_: Request, cache_dir: Path, tmp_path_factory: pytest.TempPathFa
     work = tmp_path_factory.mktemp("both")
     console = Console(io.StringIO(), (work / "log").open("ab", buffering=0))
     material = guest_builds.prepare(request_, work, cache_dir, console)
-    namespace = guest_builds.in_namespace(request_, material, work, console)
+    _, namespace = guest_builds.in_namespace(request_, material, work, console)
     disk, appliance = guest_builds.in_appliance(request_, material, work, console)
     return namespace, appliance, disk
 
