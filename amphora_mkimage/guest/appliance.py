@@ -20,7 +20,6 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.disk import bootloader, filesystems, formats, layout
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest.appliance_guest import ROOT, ApplianceGuest
-from amphora_mkimage.guest.paths import OFFERED
 from amphora_mkimage.libguestfs import CallError, Session
 
 #: Installing the packages of an amphora under emulation on a slow host takes an hour, and longer beside other work.
@@ -97,9 +96,12 @@ class ApplianceBuild:
         self._session.close()
 
     @contextlib.contextmanager
-    def offered(self) -> Iterator[None]:
-        """Show the offered directory at :data:`OFFERED` for the time of the block, inside ``guest.mounted()``."""
-        with self.guest.attached(_device(_OFFER), OFFERED):
+    def offered(self, path: str) -> Iterator[None]:
+        """Show the offered directory in the guest, read-only, for the time of the block, inside ``guest.mounted()``.
+
+        :param path: in the guest; made, on a filesystem that is not the tree's
+        """
+        with self.guest.attached(_device(_OFFER), path):
             yield
 
     def without_network(self) -> None:

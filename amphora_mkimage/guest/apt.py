@@ -15,9 +15,10 @@ from pathlib import Path
 from amphora_mkimage import process
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
-from amphora_mkimage.guest.paths import OFFERED
 from amphora_mkimage.guest.protocol import Guest
 
+#: Where the guest sees what :func:`offer` made; under /run, of which nothing stays.
+OFFERED = "/run/offered"
 _ARCHIVES = f"{OFFERED}/archives"
 
 _POLICY = "/usr/sbin/policy-rc.d"

@@ -16,7 +16,7 @@ from pathlib import Path
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest import userns
-from amphora_mkimage.guest.paths import OFFERED, open_inside, split
+from amphora_mkimage.guest.paths import open_inside, split
 
 #: The whole environment of a command in the guest. Nothing of the host's leaks in: no proxy, no CA bundle, no HOME.
 GUEST_ENVIRONMENT = {
@@ -74,16 +74,17 @@ class NamespaceGuest:
                 userns.unmount(target)
 
     @contextlib.contextmanager
-    def offered(self, directory: Path) -> Iterator[None]:
-        """Show a directory of the host at :data:`OFFERED` for the time of the block, inside :meth:`mounted`."""
-        self.mkdir_p(OFFERED)
-        fd = open_inside(self._fd, OFFERED, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    def offered(self, source: Path, path: str) -> Iterator[None]:
+        """Show a directory of the host in the guest, read-only, for the time of the block; inside :meth:`mounted`.
+
+        :param path: in the guest; made, on a filesystem that is not the tree's
+        """
+        self.mkdir_p(path)
+        target = self.root / path.strip("/")
+        userns.mount(str(source), target, "", userns.MS_BIND)
         try:
-            target = Path(f"/proc/self/fd/{fd}").readlink()
-        finally:
-            os.close(fd)
-        userns.bind_read_only(directory, target)
-        try:
+            # Flags of the host's mount are locked in here and must be said again (mount_namespaces(7)).
+            userns.mount("none", target, "", userns.MS_BIND | userns.MS_REMOUNT | userns.MS_RDONLY | _locked(source))
             yield
         finally:
             userns.unmount(target)
@@ -267,3 +268,10 @@ class NamespaceGuest:
             yield fd, name
         finally:
             os.close(fd)
+
+
+def _locked(path: Path) -> int:
+    """Give the flags of mount(2) that the filesystem of a path has, out of those that a namespace may not drop."""
+    flags = os.statvfs(path).f_flag
+    kept = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME  # the same bits in mount(2)
+    return flags & kept | (userns.MS_RELATIME if flags & os.ST_RELATIME else 0)

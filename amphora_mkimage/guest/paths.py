@@ -1,4 +1,4 @@
-"""Paths in a guest; open them inside its tree without ever leaving it: openat2(2) with RESOLVE_IN_ROOT.
+"""Open paths inside a root filesystem without ever leaving it: openat2(2) with RESOLVE_IN_ROOT.
 
 The tree comes from packages and archives that other people made; a symbolic link in it may point anywhere. The kernel
 resolves each path as if the tree were "/", so ``/etc/resolv.conf -> /run/x`` means the guest's /run, and ``..`` stops
@@ -14,11 +14,9 @@ import os
 
 _SYS_OPENAT2 = 437  # the same number on every architecture (include/uapi/asm-generic/unistd.h)
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _RETRIES = 100
-
-#: Where a guest sees the directory of the host that it is offered: under /run, of which nothing stays.
-OFFERED = "/run/offered"
 
 _libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
 
@@ -27,13 +25,15 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def open_inside(root: int, path: str, flags: int, mode: int = 0) -> int:
+def open_inside(root: int, path: str, flags: int, mode: int = 0, *, symlinks: bool = True) -> int:
     """Open a path inside the tree at descriptor ``root`` and return a descriptor.
 
     :param flags: as for open(2); O_CLOEXEC is added
+    :param symlinks: follow symbolic links inside the tree; else they are an error (ELOOP)
     :raises OSError: as open(2), with the path as the guest knows it
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    resolve = _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS | (0 if symlinks else _RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     for _ in range(_RETRIES):
         fd: int = _libc.syscall(
             _SYS_OPENAT2, root, os.fsencode(path.lstrip("/") or "."), ctypes.byref(how), ctypes.sizeof(how)

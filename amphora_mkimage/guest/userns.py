@@ -35,9 +35,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x1, 0x20, 0x1000, 0x4000, 0x40000
-#: nosuid, nodev, noexec: the same numbers in statvfs(3) and mount(2).
-_KEPT_FLAGS = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 0x1, 0x20, 0x1000, 0x4000, 0x40000, 0x200000
 _CAP_SETGID, _CAP_SETUID = 6, 7
 
 #: Ids that a distribution's static and dynamic system users need (deb-policy 9.2.2 reserves 0-64999, nobody is 65534).
@@ -129,14 +127,6 @@ def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") 
     """Mount a filesystem, as the system call does; errors are raised as OSError."""
     result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
     _check(result, f"mount {kind or 'bind'} on {target}")
-
-
-def bind_read_only(source: Path, target: Path) -> None:
-    """Bind a directory to another place, where nothing can be written; errors are raised as OSError."""
-    mount(os.fspath(source), target, "", MS_BIND)
-    # mount(2) ignores MS_RDONLY while it binds. Flags that the source has are locked in here (user_namespaces(7)).
-    flags = os.statvfs(target).f_flag & _KEPT_FLAGS
-    mount("none", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | flags)
 
 
 def unmount(target: Path) -> None:

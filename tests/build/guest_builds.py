@@ -105,7 +105,7 @@ def in_namespace(request: Request, material: Material, work: Path, console: Cons
         with console.step("unpack the base"):
             process.run(argv, console, what="cannot unpack the base")
         guest = NamespaceGuest(tree, console)
-        with console.step("install packages"), guest.mounted(), guest.offered(material.offer):
+        with console.step("install packages"), guest.mounted(), guest.offered(material.offer, apt.OFFERED):
             apt.install(guest, PACKAGES)
         with guest.mounted():
             customise(guest, request, console)
@@ -148,7 +148,7 @@ def in_appliance(request: Request, material: Material, work: Path, console: Cons
     """Build in an appliance; the raw disk, and a tar of its tree."""
     target = work / "appliance.tar"
     with appliance(material.base, work / "appliance", console, offer=material.offer, tar=True) as build:
-        with console.step("install packages"), build.guest.mounted(), build.offered():
+        with console.step("install packages"), build.guest.mounted(), build.offered(apt.OFFERED):
             apt.install(build.guest, PACKAGES)
         with build.guest.mounted():
             customise(build.guest, request, console)

@@ -210,7 +210,7 @@ def test_what_a_command_leaves_running_ends_with_it(tiny: tuple[ApplianceBuild, 
 def test_offered_files_are_there_read_only_and_only_then(tiny: tuple[ApplianceBuild, Console, Path]) -> None:
     build, *_ = tiny
     with build.guest.mounted():
-        with build.offered():
+        with build.offered("/run/offered"):
             assert build.guest.read_file("/run/offered/file") == b"of the host"
             with pytest.raises(MkimageError):
                 build.guest.write("/run/offered/file", b"changed")
