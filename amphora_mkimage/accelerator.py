@@ -19,19 +19,16 @@ tries.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
 import os
 import platform
 import re
 import shutil
-import stat
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from amphora_mkimage import verdicts
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, MkimageError
 from amphora_mkimage.process import run
@@ -43,10 +40,9 @@ OVERRIDE = "AMPHORA_MKIMAGE_ACCEL"
 TRIAL_SECONDS = 15.0
 
 _DEVICE = Path("/dev/kvm")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NAME = "accelerator"
 _OVERRULE = f"set {OVERRIDE}=kvm to use KVM all the same"
 _MAX_PROCESSORS = 4
-_MAX_VERDICT_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -185,66 +181,19 @@ def _verdict(machine: _Machine, kernel: Path, console: Console) -> Accelerator:
     """Return the cached verdict of an earlier trial, or else that of a new one."""
     version = run([machine.qemu, "--version"], console, what="cannot start guests", deadline=10)
     numbers = re.search(r"version (.*)", version)
-    key = f"{_BOOT_ID.read_text().strip()} {numbers[1] if numbers else version} {os.geteuid()}"
-    for directory in _cache_directories():
-        cached = _load(directory / "accelerator.json", key)
-        if cached is not None:
-            return cached
+    key = verdicts.key(numbers[1] if numbers else version)
+    cached = _from_fields(verdicts.recall(_NAME, key))
+    if cached is not None:
+        return cached
     with console.step("Trying KVM"):
         verdict = _try_kvm(machine, kernel, console)
-    for directory in _cache_directories():
-        # A verdict that cannot be kept costs the next command another trial, and nothing else.
-        with contextlib.suppress(OSError):
-            _save(directory, key, verdict)
-            break
+    verdicts.keep(_NAME, key, asdict(verdict))
     return verdict
 
 
-def _cache_directories() -> Iterator[Path]:
-    """Where a verdict may be kept, best first: a directory that vanishes with the session, or the user's cache."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():  # su and sudo let a variable through whose directory is gone
-        yield Path(runtime) / "amphora-mkimage"
-    cache = os.environ.get("XDG_CACHE_HOME")
-    with contextlib.suppress(RuntimeError):  # no home directory
-        yield (Path(cache) if cache else Path.home() / ".cache") / "amphora-mkimage"
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _load(path: Path, key: str) -> Accelerator | None:
-    """Return the verdict in ``path`` when it is for ``key`` and nobody else can have written it."""
+def _from_fields(fields: dict[str, Any] | None) -> Accelerator | None:
     try:
-        # sudo keeps HOME on some systems: what root reads there was written by somebody else.
-        if not _is_ours(path.parent.lstat()):
-            return None
-        # O_NONBLOCK: no waiting for the writer of a FIFO.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
-                return None
-            content = json.loads(file.read(_MAX_VERDICT_BYTES))
-        if content.pop("key") != key:
-            return None
-        verdict = Accelerator(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # absent, or not of our making: the trial decides
+        verdict = Accelerator(**(fields or {}))
+    except TypeError:
+        return None
     return verdict if isinstance(verdict.kvm, bool) else None
-
-
-def _save(directory: Path, key: str, verdict: Accelerator) -> None:
-    """Write the verdict, complete or not at all."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_ours(directory.lstat()):
-        raise PermissionError(f"{directory} belongs to somebody else")
-    descriptor, temporary = tempfile.mkstemp(prefix="accelerator.", dir=directory)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"key": key, **asdict(verdict)}, file)
-        Path(temporary).replace(directory / "accelerator.json")
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import process
-from amphora_mkimage.architecture import Architecture
+from amphora_mkimage.architecture import Architecture, Efi
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk.filesystems import ROOT_LABEL
 from amphora_mkimage.disk.layout import Extent
@@ -80,17 +80,10 @@ class Bootloader:
         if not efi.signed:
             return {loader: self._core_image(efi.platform, self.scratch / "grub.efi")}
         stub = self.scratch / "esp-grub.cfg"
-        stub.write_text(self._template("esp-grub.cfg"), encoding="ascii")
-        shim, name = self.tree / "usr/lib/shim", efi.suffix
-        files = {
-            loader: _first(shim / f"shim{name}.efi.signed.latest", shim / f"shim{name}.efi.signed"),
-            f"EFI/BOOT/grub{name}.efi": self.tree / f"usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed",
-            f"EFI/BOOT/mm{name}.efi": _first(shim / f"mm{name}.efi.signed", shim / f"mm{name}.efi"),
-        }
-        missing = [str(path.relative_to(self.tree)) for path in files.values() if not path.exists()]
-        if missing:
-            raise MkimageError(f"the image lacks parts of its EFI bootloader: {', '.join(missing)}")
-        return {**files, f"EFI/{self.distribution}/grub.cfg": stub}
+        stub.write_text(template("esp-grub.cfg", self.uuid), encoding="ascii")
+        programs = esp_programs(efi, lambda path: (self.tree / path[1:]).exists())
+        files = {name: self.tree / path[1:] for name, path in programs.items()}
+        return {**files, esp_stub(self.distribution): stub}
 
     def embed(self, disk: Path, prep: Extent | None = None) -> None:
         """Write what firmware looks for outside of filesystems.
@@ -133,7 +126,7 @@ class Bootloader:
         """Make a GRUB that finds the root filesystem and goes on there; gives ``target``."""
         grub = self.tree / _SCRATCH[1:]
         grub.mkdir(parents=True)
-        (grub / "load.cfg").write_text(self._template("load.cfg"), encoding="ascii")
+        (grub / "load.cfg").write_text(template("load.cfg", self.uuid), encoding="ascii")
         core = ("grub-mkimage", "-O", platform, "-p", "/boot/grub", "-c", f"{_SCRATCH}/load.cfg")
         self._run(*core, "-o", f"{_SCRATCH}/core", *modules, *_CORE_MODULES)
         shutil.copyfile(grub / "core", target)
@@ -166,8 +159,34 @@ class Bootloader:
         argv = ["chroot", str(self.tree), *arguments]
         process.run(argv, self.console, what="cannot install the bootloader", env=GUEST_ENVIRONMENT)
 
-    def _template(self, name: str) -> str:
-        return (FILES / name).read_text(encoding="ascii").replace("@UUID@", self.uuid)
+
+def template(name: str, uuid: str) -> str:
+    """Give one of the configuration files under ``files/`` for a root filesystem with a UUID."""
+    return (FILES / name).read_text(encoding="ascii").replace("@UUID@", uuid)
+
+
+def esp_programs(efi: Efi, exists: Callable[[str], bool]) -> dict[str, str]:
+    """Say which of the image's files go onto the ESP where the distribution signs: absolute paths by their name there.
+
+    :param exists: tells whether the image has a path
+    :raises MkimageError: it lacks one of them
+    """
+    shim, name = "/usr/lib/shim", efi.suffix
+    candidates = {
+        f"EFI/BOOT/BOOT{name.upper()}.EFI": (f"{shim}/shim{name}.efi.signed.latest", f"{shim}/shim{name}.efi.signed"),
+        f"EFI/BOOT/grub{name}.efi": (f"/usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed",),
+        f"EFI/BOOT/mm{name}.efi": (f"{shim}/mm{name}.efi.signed", f"{shim}/mm{name}.efi"),
+    }
+    found = {name: next(filter(exists, paths), "") for name, paths in candidates.items()}
+    missing = [candidates[name][-1] for name, path in found.items() if not path]
+    if missing:
+        raise MkimageError(f"the image lacks parts of its EFI bootloader: {', '.join(missing)}")
+    return found
+
+
+def esp_stub(distribution: str) -> str:
+    """Say where on the ESP the signed GRUB looks for its configuration."""
+    return f"EFI/{distribution}/grub.cfg"
 
 
 def _first(*candidates: Path) -> Path:

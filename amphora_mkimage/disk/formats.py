@@ -38,11 +38,17 @@ def archive(tree: Path, target: int, console: Console) -> None:
 
     :param target: descriptor of the file to write
     """
-    argv = ["tar", "--create", f"--file=/proc/self/fd/{target}", f"--directory={tree}", "--sort=name"]
+    argv = archive_command(f"/proc/self/fd/{target}", os.fspath(tree))
+    process.run(argv, console, what="cannot write the tar", remedy=_SPACE, pass_fds=(target,))
+
+
+def archive_command(file: str, tree: str) -> list[str]:
+    """Give the command line that :func:`archive` runs, for where it cannot."""
+    argv = ["tar", "--create", f"--file={file}", f"--directory={tree}", "--sort=name"]
     argv += ["--numeric-owner", "--format=posix", "--pax-option=delete=atime,delete=ctime"]
     argv += ["--xattrs", "--xattrs-include=*", "--one-file-system"]
     argv += [f"--exclude=./{name}/*" for name in ("proc", "sys", "dev", "run")]
-    process.run([*argv, "."], console, what="cannot write the tar", remedy=_SPACE, pass_fds=(target,))
+    return [*argv, "--exclude=./lost+found", "."]  # which is the filesystem's, not the system's
 
 
 _SPACE = "free some space where the output goes"

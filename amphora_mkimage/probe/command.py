@@ -39,6 +39,7 @@ CHECKS: tuple[Check, ...] = (
     Check("unnamed files", (Need.BUILD,), resources.unnamed_files),
     Check("guestfs module", (Need.VERIFY,), guests.guestfs_module),
     Check("appliance kernel", (Need.VERIFY,), guests.appliance_kernel),
+    Check("appliance network", (Need.BUILD,), guests.appliance_network),
     Check("virtualisation", _VERIFY_AND_BOOT, guests.virtualisation),
     Check("UEFI firmware", (Need.BOOT,), guests.uefi_firmware),
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import socket
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from amphora_mkimage.probe.outcome import Outcome, Result
 from amphora_mkimage.probe.trial import attempt
 
 _DEADLINE = 60.0
+_FIRST_WITH_PASST = (1, 52)
 _LAUNCH_DEADLINE = 300.0  # 14 to 33 s under emulation on an idle machine
 
 
@@ -53,6 +56,34 @@ def appliance_kernel(console: Console) -> Outcome:
             remedy = f"as root: chmod 0644 {kernel}, or name a readable copy of it in SUPERMIN_KERNEL"
             return Outcome(Result.MISSING, f"{kernel} is not readable for this user", remedy)
     return Outcome(Result.OK, str(kernel))
+
+
+def appliance_network(console: Console) -> Outcome:
+    """Start passt as libguestfs does for an appliance with a network, which a package manager in it may need."""
+    return passt(attempt(_guestfs_version, _DEADLINE), console)
+
+
+def passt(version: str, console: Console) -> Outcome:
+    """Tell which network a version of libguestfs gives its appliance, and whether that starts.
+
+    From 1.52 on it takes passt where ``passt --help`` runs, and has no second try when passt then fails; before, and
+    without passt, it takes qemu's own.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < _FIRST_WITH_PASST or shutil.which("passt") is None:
+        return Outcome(Result.OK, "qemu's own")
+    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
+        place = Path(directory, "socket")
+        argv = ["passt", "--one-off", "--socket", str(place), "--pid", f"{directory}/pid"]
+        try:
+            process.run(argv, console, what="passt does not start", deadline=_DEADLINE)
+            with socket.socket(socket.AF_UNIX) as client:  # it goes into the background, and ends with its only client
+                client.connect(str(place))
+        except (MkimageError, OSError) as error:
+            tail = error.tail[-1:] if isinstance(error, MkimageError) else ()
+            reason = f"{error}{''.join(f' ({line})' for line in tail)}"
+            remedy = "remove the package passt: qemu's own network is used then; or as root: aa-complain passt"
+            return Outcome(Result.LIMITED, f"{reason}: no packages can be fetched from inside the appliance", remedy)
+    return Outcome(Result.OK, "passt")
 
 
 def virtualisation(console: Console) -> Outcome:

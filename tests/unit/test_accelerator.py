@@ -9,11 +9,12 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from amphora_mkimage import accelerator
+from amphora_mkimage import accelerator, verdicts
 from amphora_mkimage.accelerator import Accelerator
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError
@@ -96,12 +97,16 @@ def test_choose_settles_and_remembers(console: Console, tmp_path: Path) -> None:
 
 
 def save(directory: Path) -> Path:
-    accelerator._save(directory, "key", Accelerator(True, "saved"))
+    verdicts.save(directory / "accelerator.json", "key", asdict(Accelerator(True, "saved")))
     return directory / "accelerator.json"
 
 
+def load(path: Path, key: str) -> Accelerator | None:
+    return accelerator._from_fields(verdicts.load(path, key))
+
+
 def test_a_verdict_comes_back(tmp_path: Path) -> None:
-    assert accelerator._load(save(tmp_path / "own"), "key") == Accelerator(True, "saved")
+    assert load(save(tmp_path / "own"), "key") == Accelerator(True, "saved")
     assert [p.name for p in (tmp_path / "own").iterdir()] == ["accelerator.json"]
 
 
@@ -149,7 +154,7 @@ def foreign_directory(file: Path) -> None:
 def test_an_untrustworthy_file_is_not_believed(harm: Callable[[Path], None], tmp_path: Path) -> None:
     file = save(tmp_path / "own")
     harm(file)
-    assert accelerator._load(file, "key") is None
+    assert load(file, "key") is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -157,11 +162,11 @@ def test_an_untrustworthy_file_is_not_believed(harm: Callable[[Path], None], tmp
 def test_a_foreign_file_is_not_believed(harm: Callable[[Path], None], tmp_path: Path) -> None:
     file = save(tmp_path / "own")
     harm(file)
-    assert accelerator._load(file, "key") is None
+    assert load(file, "key") is None
 
 
 def test_another_boot_asks_again(tmp_path: Path) -> None:
-    assert accelerator._load(save(tmp_path / "own"), "another key") is None
+    assert load(save(tmp_path / "own"), "another key") is None
 
 
 @pytest.mark.parametrize("name", ["kvm", "tcg"])
