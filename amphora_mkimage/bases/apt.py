@@ -1,17 +1,25 @@
-"""Install packages with the apt of a guest: from an archive that is offered to it, without network.
+"""Install packages with the apt of a guest, from files that the host fetched and verified, without any network.
 
-The verbs are the guest's, so this works in a namespace and in an appliance alike.
+The host's :class:`~amphora_mkimage.bases.archive.Archive` has resolved and downloaded; what of it the guest may see
+goes into a directory of its own, which either guest then shows it read-only. apt in the guest resolves again, and finds
+every package there.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from amphora_mkimage import process
+from amphora_mkimage.bases.archive import Archive, Deb
+from amphora_mkimage.console import Console
 from amphora_mkimage.guest.protocol import Guest
 
-#: Where the guest sees the archive (:attr:`Archive.directory`).
-OFFERED = "/run/amphora-archive"
+#: Where the guest sees what :func:`offer` made; under /run, of which nothing stays.
+OFFERED = "/run/offered"
+_ARCHIVES = f"{OFFERED}/archives"
 #: Scripts that run in the image.
 FILES = Path(__file__).with_name("files")
 
@@ -30,14 +38,15 @@ NO_DOCUMENTATION = (
 )
 _OPTIONS = (
     f"Dir::State::Lists={OFFERED}/lists",
-    f"Dir::Cache::Archives={OFFERED}/archives",
+    f"Dir::Cache::Archives={_ARCHIVES}",
     f"Dir::Etc::SourceList={OFFERED}/sources.list",
     "Dir::Etc::SourceParts=/dev/null",
     "Dir::Etc::PreferencesParts=/dev/null",
     "APT::Install-Recommends=false",
     "APT::Get::AllowUnauthenticated=false",
-    # The archive is read-only, and nobody else is in the guest.
+    # What is offered is read-only, and nobody else is in the guest.
     "Debug::NoLocking=true",
+    "APT::Sandbox::User=root",
     "DPkg::Use-Pty=false",
     # A file of the base image that somebody changed there stays as it is.
     "DPkg::Options::=--force-confdef",
@@ -45,23 +54,51 @@ _OPTIONS = (
 )
 
 
+def offer(archive: Archive, debs: Sequence[Deb], directory: Path, console: Console) -> None:
+    """Put packages into a directory to be offered to a guest, with an index of them and nothing else.
+
+    Not the archive's own indexes: apt in the guest would read 50 MB of them, minutes under emulation. And nothing of
+    what lies beside them: not the mirror's credentials.
+
+    :param archive: with the packages downloaded
+    :param directory: made; best on the filesystem of the archive, because files are linked where that is possible
+    """
+    for part in ("archives", "lists"):
+        (directory / part).mkdir(parents=True)
+        (directory / part / "partial").mkdir(mode=0o700)  # apt looks whether it is there
+    stanzas = []
+    for deb in debs:
+        target = directory / "archives" / deb.file_name
+        _link(archive.archives / deb.file_name, target)
+        control = process.run(["dpkg-deb", "--field", os.fspath(target)], console, what="cannot read a package")
+        stanzas.append(f"{control}\nFilename: ./{deb.file_name}\nSize: {deb.size}\nSHA256: {deb.sha256}\n")
+    # What "apt-get update" would make of the index of a repository without structure at this place (sources.list(5)).
+    index = directory / "lists" / f"{_ARCHIVES.replace('/', '_')}_._Packages"
+    index.write_text("\n".join(stanzas), encoding="utf-8")
+    # Trusted, because the host has checked the archive's signature and the hash of each file.
+    (directory / "sources.list").write_text(f"deb [trusted=yes] file:{_ARCHIVES} ./\n", encoding="ascii")
+
+
 def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None:
     """Bring a system up to date, install packages and purge others, with what these leave unneeded.
 
-    :param guest: in which the archive is offered at :data:`OFFERED`, with every package file that this takes
+    :param guest: mounted, with what :func:`offer` made shown at :data:`OFFERED`
     :param wanted: names
     :param removed: names of installed packages
     :raises MkimageError: apt or a package's script failed
     """
     guest.write(_UNWANTED, "".join(f"{line}\n" for line in NO_DOCUMENTATION).encode())
-    put_script(guest, _POLICY, "policy-rc.d")
+    own_policy = not guest.exists(_POLICY)
+    if own_policy:
+        put_script(guest, _POLICY, "policy-rc.d")
     run_script(guest, "defer")
     options = [word for option in _OPTIONS for word in ("-o", option)]
     # One run: what is upgraded, wanted and removed is resolved together, as Archive.resolve did.
     words = ["-y", "-q", "--no-download", "--purge", "--auto-remove", *options]
     guest.command(["apt-get", *words, "dist-upgrade", *wanted, *(f"{name}-" for name in removed)])
     run_script(guest, "deferred")
-    guest.rm_f(_POLICY)
+    if own_policy:
+        guest.rm_f(_POLICY)
     for directory, kept in (("doc", "copyright"), ("locale", "locale.alias")):
         guest.command(["find", f"/usr/share/{directory}", "-type", "f", "!", "-name", kept, "-delete"])
     for directory in ("man", "info", "lintian"):
@@ -79,3 +116,10 @@ def run_script(guest: Guest, name: str) -> str:
     """Run a script of :data:`FILES` in the guest."""
     put_script(guest, _SCRIPT, name)
     return guest.command([_SCRIPT])
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another filesystem
+        shutil.copyfile(source, target)

@@ -76,8 +76,11 @@ def make(
         if not place.tree.exists():
             with console.step("unpack the cached base image"):
                 place.unpack(unpacked)
+        offered = place.directory / "offered"
+        apt.offer(archive, debs, offered, console)
         with console.step("install packages"):
-            _install(place, archive, wanted, removed)
+            _install(place, offered, archive.sources, wanted, removed)
+    shutil.rmtree(offered)
     shutil.rmtree(archive.directory)
     with console.step("cache the base"):
         place.pack(made)
@@ -123,13 +126,14 @@ def _removed(here: set[str], unwanted: Sequence[str], kernel: str, kernels: Sequ
     return sorted(here.intersection(unwanted) | old)
 
 
-def _install(place: Workplace, archive: Archive, wanted: Sequence[str], removed: Sequence[str]) -> None:
+def _install(place: Workplace, offered: Path, sources: str, wanted: Sequence[str], removed: Sequence[str]) -> None:
     guest = NamespaceGuest(place.tree, place.console)
     try:
-        with guest.mounted(), guest.offered(archive.directory, apt.OFFERED):
+        with guest.mounted(), guest.offered(offered, apt.OFFERED):
             apt.install(guest, wanted, removed)
+        # As a bootstrap leaves them; a stage gives them their final form.
         for path in (*guest.glob_expand("/etc/apt/sources.list.d/*"), "/etc/apt/sources.list"):
             guest.rm_f(path)
-        guest.write("/etc/apt/sources.list.d/amphora.list", archive.sources.encode())
+        guest.write("/etc/apt/sources.list.d/amphora.list", sources.encode())
     finally:
         guest.close()

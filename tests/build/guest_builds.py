@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from amphora_mkimage import accelerator, process, stages
-from amphora_mkimage.bases import bootstrap, mirror
+from amphora_mkimage.architecture import ARCHITECTURES
+from amphora_mkimage.bases import apt, bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk import filesystems, formats, layout
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import apt, userns
+from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.appliance import ApplianceBuild
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.guest.protocol import Guest
@@ -57,7 +58,7 @@ def prepare(request: Request, work: Path, cache: Path, console: Console) -> Mate
     archive.update()
     store = Store(cache, console.warn)
     store.prepare()
-    _fetch(archive, archive.resolve(BASE_PACKAGES), store)
+    _fetch(archive, archive.resolve(["?essential", "apt", *BASE_PACKAGES]), store)
     base = work / "base.tar"
     hook = bootstrap.HOOKS / "bootstrap/setup00-archive"
     argv = ["mmdebstrap", "--variant=apt", "--skip=update", f"--architectures={request.arch}"]
@@ -72,7 +73,7 @@ def prepare(request: Request, work: Path, cache: Path, console: Console) -> Mate
         (archive.directory / "status").write_bytes(status.read())
     shutil.rmtree(archive.archives)
     (archive.archives / "partial").mkdir(parents=True)
-    debs = archive.resolve(PACKAGES)
+    debs = archive.resolve(PACKAGES, "dist-upgrade")
     _fetch(archive, debs, store)
     apt.offer(archive, debs, work / "offer", console)
     return Material(base, work / "offer")
@@ -106,11 +107,12 @@ def in_namespace(request: Request, material: Material, work: Path, console: Cons
             process.run(argv, console, what="cannot unpack the base")
         guest = NamespaceGuest(tree, console)
         with console.step("install packages"), guest.mounted(), guest.offered(material.offer, apt.OFFERED):
-            apt.install(guest, PACKAGES)
+            apt.install(guest, PACKAGES, ())
         with guest.mounted():
             customise(guest, request, console)
         guest.close()
-        loader = Bootloader(tree, request.base.distribution, UUID, work, console)
+        architecture = ARCHITECTURES[request.arch]
+        loader = Bootloader(tree, request.base.distribution, UUID, work, console, architecture)
         with console.step("install the bootloader"):
             loader.configure()
         with console.step("write the tar"), target.open("wb") as file:
@@ -149,7 +151,7 @@ def in_appliance(request: Request, material: Material, work: Path, console: Cons
     target = work / "appliance.tar"
     with appliance(material.base, work / "appliance", console, offer=material.offer, tar=True) as build:
         with console.step("install packages"), build.guest.mounted(), build.offered(apt.OFFERED):
-            apt.install(build.guest, PACKAGES)
+            apt.install(build.guest, PACKAGES, ())
         with build.guest.mounted():
             customise(build.guest, request, console)
         with console.step("install the bootloader"):
