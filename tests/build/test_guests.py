@@ -16,7 +16,6 @@ from pathlib import Path
 import guest_builds
 import pytest
 import tree_compare
-from conftest import Built, RunCli
 from tree_compare import Allowance
 
 from amphora_mkimage import request as requests
@@ -95,7 +94,7 @@ def test_the_disk_of_the_appliance_is_whole(both: tuple[Path, Path, Path]) -> No
 
 
 @pytest.mark.slow
-def test_a_disk_that_was_made_in_the_appliance_boots(built: Built, run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_disk_that_was_made_in_the_appliance_boots(built, run_cli, tmp_path: Path) -> None:
     console = Console(io.StringIO())
     with guest_builds.appliance(built.tar, tmp_path / "appliance", console, size_gib=3) as build:
         build.install_bootloader("debian")
