@@ -147,6 +147,7 @@ class ApplianceBuild:
 
     def finish(self) -> Path:
         """Give unused blocks back, unmount, and shut the appliance down; the finished raw disk."""
+        self.without_network()  # or the guest would keep the appliance's resolv.conf
         with contextlib.suppress(CallError):  # a filesystem of the host that cannot make holes: the file is larger
             self._session.call("fstrim", "/")
         self._session.call("umount_all")

@@ -31,8 +31,8 @@ BASE_PACKAGES = (
     *("ca-certificates", "debian-archive-keyring", "haproxy", "systemd-sysv"),
     *("grub2-common", "grub-pc-bin", "grub-efi-amd64-bin", "grub-efi-amd64-signed", "shim-signed"),
 )
-#: Installed in the guest: users of their own, a setuid program, a file capability, a service, an alternative.
-PACKAGES = ("iputils-ping", "rsyslog", "sudo", "tcpdump", "vim-tiny")
+#: Installed in the guest: users of their own, a setuid program, what sets file capabilities, a service, an alternative.
+PACKAGES = ("iputils-ping", "libcap2-bin", "rsyslog", "sudo", "tcpdump", "vim-tiny")
 UUID = "0f5d2b1e-6a43-4c57-9d0e-1b1f2a3c4d5e"
 SIZE_GIB = 1
 
@@ -88,7 +88,8 @@ def _fetch(archive: Archive, debs: Sequence[Deb], store: Store) -> None:
 
 
 def customise(guest: Guest, request: Request, console: Console) -> None:
-    """Run every stage of an ordinary image."""
+    """Set a file capability, which no package here has, and run every stage of an ordinary image."""
+    guest.command(["setcap", "cap_net_raw+ep", "/usr/bin/tcpdump"])
     with console.step("run the stages"):
         for stage in stages.wanted(request):
             stage.run(guest, request)
@@ -136,12 +137,11 @@ def appliance(base: Path, work: Path, console: Console, **options: Any) -> Itera
     with ApplianceBuild(
         work,
         base,
-        size_gib=SIZE_GIB,
         arch="amd64",
         filesystem_uuid=UUID,
         accelerator=accelerator.choose(console),
         console=console,
-        **options,
+        **{"size_gib": SIZE_GIB, **options},
     ) as build:
         yield build
 
