@@ -16,7 +16,7 @@ from pathlib import Path
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest import userns
-from amphora_mkimage.guest.paths import open_inside, split
+from amphora_mkimage.guest.paths import open_inside, split, walk
 
 #: The whole environment of a command in the guest. Nothing of the host's leaks in: no proxy, no CA bundle, no HOME.
 GUEST_ENVIRONMENT = {
@@ -201,11 +201,7 @@ class NamespaceGuest:
         """List everything under a directory."""
         fd = open_inside(self._fd, directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            names = [
-                os.path.normpath(os.path.join(at, name))
-                for at, directories, files, _ in os.fwalk(".", dir_fd=fd)
-                for name in directories + files
-            ]
+            names = [f"{at}/{name}".lstrip("/") for at, found, _ in walk(fd) for name in found]
         finally:
             os.close(fd)
         return sorted(names)

@@ -11,6 +11,7 @@ import ctypes
 import ctypes.util
 import errno
 import os
+from collections.abc import Iterator
 
 _SYS_OPENAT2 = 437  # the same number on every architecture (include/uapi/asm-generic/unistd.h)
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -44,6 +45,26 @@ def open_inside(root: int, path: str, flags: int, mode: int = 0, *, symlinks: bo
         if code != errno.EAGAIN:  # a rename raced with the look-up; openat2(2) says to try again
             break
     raise OSError(code, os.strerror(code), path)
+
+
+def walk(root: int) -> Iterator[tuple[str, list[str], int]]:
+    """Visit every directory of a tree, parents first: its path, the names in it, a descriptor valid until the next one.
+
+    os.fwalk opens what a link to a directory points to, on the host, before it looks whether it is a link; this does not.
+
+    :param root: descriptor of the tree
+    """
+    waiting = ["/"]
+    while waiting:
+        path = waiting.pop()
+        directory = open_inside(root, path, os.O_RDONLY | os.O_DIRECTORY, symlinks=False)
+        try:
+            with os.scandir(directory) as entries:
+                kinds = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+            waiting += [f"{path.rstrip('/')}/{name}" for name, is_directory in kinds.items() if is_directory]
+            yield path, list(kinds), directory
+        finally:
+            os.close(directory)
 
 
 def split(path: str) -> tuple[str, str]:

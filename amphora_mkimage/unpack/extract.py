@@ -16,7 +16,7 @@ from pathlib import Path
 
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
-from amphora_mkimage.guest.paths import open_inside
+from amphora_mkimage.guest.paths import open_inside, walk
 from amphora_mkimage.unpack import tar_format
 from amphora_mkimage.unpack.stream import Limits, Stream, open_squashfs, open_tar
 from amphora_mkimage.unpack.tar_format import FormatError, Member, shown
@@ -196,11 +196,7 @@ class _Extraction:
 
     def _finish_directories(self) -> None:
         """Set what directories have, now that nothing is written any more: times, and ACLs that children inherit."""
-
-        def fail(error: OSError) -> None:
-            raise error
-
-        for path, _, _, directory in os.fwalk(".", dir_fd=self._root, onerror=fail):
+        for path, _, directory in walk(self._root):
             member = self._directories.get(os.fstat(directory).st_ino)
             if member is None:
                 os.fchmod(directory, 0o755)

@@ -13,7 +13,7 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
-from amphora_mkimage.guest.paths import split
+from amphora_mkimage.guest.paths import split, walk
 
 T = TypeVar("T")
 
@@ -194,3 +194,15 @@ def test_mounts_do_not_follow_links(tree: Path, outside: Path) -> None:
 def test_split_refuses_what_names_no_entry(path: str) -> None:
     with pytest.raises(ValueError, match="does not name"):
         split(path)
+
+
+def test_a_walk_visits_directories_and_no_links(tree: Path, outside: Path) -> None:
+    (tree / "walk/below/deep").mkdir(parents=True)
+    (tree / "walk/out").symlink_to(outside)
+    (tree / "walk/below/file").touch()
+    root = os.open(tree / "walk", os.O_PATH | os.O_DIRECTORY)
+    try:
+        seen = {path: sorted(names) for path, names, _ in walk(root)}
+    finally:
+        os.close(root)
+    assert seen == {"/": ["below", "out"], "/below": ["deep", "file"], "/below/deep": []}
