@@ -50,7 +50,7 @@ def open_inside(root: int, path: str, flags: int, mode: int = 0, *, symlinks: bo
 def walk(root: int) -> Iterator[tuple[str, list[str], int]]:
     """Visit every directory of a tree, parents first: its path, the names in it, a descriptor valid until the next one.
 
-    os.fwalk opens what a link to a directory points to, on the host, before it looks whether it is a link; this does not.
+    os.fwalk opens what a link to a directory points to, on the host, before it looks whether it is a link.
 
     :param root: descriptor of the tree
     """
