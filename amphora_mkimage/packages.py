@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib import resources
+from typing import Any
 
 from amphora_mkimage.request import Request
 
@@ -13,10 +14,11 @@ def groups(request: Request) -> dict[str, list[str]]:
 
     :raises ValueError: the data file names an unknown condition (a defect of ours)
     """
-    file = resources.files("amphora_mkimage.package_lists") / f"{request.base.distribution}.toml"
-    roles = tomllib.loads(file.read_text(encoding="utf-8"))
+    roles = _roles(request.base.distribution)
     wanted = {
-        role: list(group["packages"]) for role, group in roles.items() if _applies(group.get("when", ""), request)
+        role: list(group["packages"])
+        for role, group in roles.items()
+        if "packages" in group and _applies(group.get("when", ""), request)
     }
     wanted["kernel"] = [request.kernel_package]
     wanted["bootloader"] = list(request.base.bootloader[request.arch])
@@ -26,6 +28,14 @@ def groups(request: Request) -> dict[str, list[str]]:
 def wanted(request: Request) -> list[str]:
     """Give all wanted packages, sorted."""
     return sorted({package for group in groups(request).values() for package in group})
+
+
+def _roles(name: str) -> dict[str, dict[str, Any]]:
+    """Read a list, on top of the one that it extends."""
+    file = resources.files("amphora_mkimage.package_lists") / f"{name}.toml"
+    roles = tomllib.loads(file.read_text(encoding="utf-8"))
+    parent = roles.pop("extends", None)
+    return roles if parent is None else _roles(parent) | roles
 
 
 def _applies(condition: str, request: Request) -> bool:
