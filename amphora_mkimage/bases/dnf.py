@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from amphora_mkimage.bases import dnf_repositories
+from amphora_mkimage.bases import dnf_repositories, rpm
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest.protocol import Guest
 
@@ -108,7 +108,7 @@ def install(guest: Guest, wanted: Sequence[str], unwanted: Sequence[str]) -> Non
     """
     guest.mkdir_p(_NO_INITRAMFS.rpartition("/")[0])
     guest.write(_NO_INITRAMFS, b"initrd_generator=none\n")  # kernel-install(8)
-    present = _installed(guest).intersection(unwanted)
+    present = {package.name for package in rpm.installed(guest)}.intersection(unwanted)
     if present:
         _dnf(guest, "remove", "--disablerepo=*", *sorted(present), what="cannot remove packages")
     _dnf(guest, "upgrade", "--cacheonly", what="cannot update the base system")
@@ -170,14 +170,13 @@ def _name_resolution(guest: Guest) -> Iterator[None]:
             guest.mv(kept, file)
 
 
-def _installed(guest: Guest) -> set[str]:
-    return set(guest.command(["rpm", "-qa", "--qf", "%{NAME}\\n"]).split())
-
-
 def _remove_old_kernels(guest: Guest) -> None:
     """Leave the newest kernel only: an update is installed beside its predecessor (installonlypkgs, dnf.conf(5))."""
-    listing = guest.command(["rpm", "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}.%{ARCH}\\n", "kernel*"])
-    packages = [(name, version) for name, version in (line.split() for line in listing.splitlines())]
+    packages = [
+        (package.name, f"{package.version}.{package.arch}")
+        for package in rpm.installed(guest)
+        if package.name.startswith("kernel")
+    ]
     versions = sorted((version for name, version in packages if name == "kernel-core"), key=_version_key)
     old = [f"{name}-{version}" for name, version in packages if version in versions[:-1]]
     if old:
