@@ -30,6 +30,8 @@ AutoReqProv: no
 Made from Debian's packages for tests.
 %install
 :
+%clean
+:
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -56,7 +57,9 @@ class Key:
 
     def sign_rpms(self, rpms: list[Path]) -> None:
         """Put signatures into RPMs, as rpmsign(8) does."""
-        defines = ["--define", f"_gpg_path {self.home}", "--define", f"_gpg_name {self.fingerprint}"]
+        # Debian's rpm looks for gpg under a name that its GnuPG does not install.
+        settings = {"__gpg": shutil.which("gpg"), "_gpg_path": self.home, "_gpg_name": self.fingerprint}
+        defines = [word for name, value in settings.items() for word in ("--define", f"{name} {value}")]
         subprocess.run(["rpmsign", *defines, "--addsign", *map(str, rpms)], check=True, capture_output=True)
 
     def stop(self) -> None:
