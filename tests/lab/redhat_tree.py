@@ -34,8 +34,11 @@ def install(repository: Repository, root: Path, console: Console, kernel_options
     with guest.mounted():
         process.run([*rpm, "--initdb"], console, what="cannot make the RPM database")
         process.run([*rpm, "--import", os.fspath(repository.key.public)], console, what="cannot import the key")
-        files = [os.fspath(path) for path in repository.base]
-        process.run([*rpm, "--install", "--excludedocs", *files], console, what="cannot install the packages")
+        first = [path for path in repository.base if path.name.startswith(("setup-", "filesystem-"))]
+        # In two steps, because rpm breaks the loops among the others as it likes, and files belong to accounts.
+        for paths in (first, [path for path in repository.base if path not in first]):
+            files = [os.fspath(path) for path in paths]
+            process.run([*rpm, "--install", "--excludedocs", *files], console, what="cannot install the packages")
     guest.close()
     _configure(root, repository.distribution)
 

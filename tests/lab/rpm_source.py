@@ -106,6 +106,9 @@ def packages(tree: Path, dist: str) -> list[Package]:
         package.requires |= set(_resolved(deb.depends, installed, providers)) - {name}
         package.recommends |= set(_resolved(deb.recommends, installed, providers)) - {name}
     _leftovers(tree, found, owners, dist)
+    found["bash"].files.add("/usr/bin/sh")  # which is dash's in Debian
+    found["filesystem"].requires = set()
+    found["filesystem"].requires_first.add("setup")  # the accounts that files belong to
     found["bash"].provides |= {"/bin/sh", "/bin/bash"}
     found["systemd"].scriptlets["post"] = (FILES / "post-systemd.sh").read_text(encoding="utf-8")
     for package in found.values():
@@ -259,6 +262,7 @@ def adapt(tree: Path) -> None:
     }
     for path, file in replaced.items():
         shutil.copy(FILES / file, tree / path)
+    (tree / "usr/lib/kernel/install.d/50-dracut.install").chmod(0o755)
     (tree / "usr/lib/kernel/install.d/51-dracut-rescue.install").unlink()
     cloud = tree / "etc/cloud/cloud.cfg"
     cloud.write_text(re.sub(r"distro: debian", "distro: fedora", cloud.read_text()), encoding="utf-8")
@@ -291,3 +295,4 @@ def add_accounts(tree: Path, found: list[Package]) -> None:
         path = tree / "etc" / file
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(rf"^(?:{names}):.*\n", "", text, flags=re.MULTILINE), encoding="utf-8")
+        os.chown(path, 0, 0)  # shadow's group would be made by the package that this file is in
