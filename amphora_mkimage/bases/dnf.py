@@ -25,7 +25,8 @@ _REPOSITORIES = f"{DIRECTORY}/repos"
 _CACHE = f"{DIRECTORY}/cache"
 _CA_BUNDLE = f"{DIRECTORY}/ca.pem"
 _NO_INITRAMFS = "/etc/kernel/install.conf.d/90-amphora.conf"
-_MACROS = "/etc/rpm/macros.amphora"
+#: The first stays in the image, for what an operator installs there.
+_MACROS = ("macros.amphora", "macros.amphora-build")
 FILES = Path(__file__).with_name("files")
 
 _MAIN = {
@@ -75,7 +76,8 @@ def prepare(guest: Guest, distribution: str, mirror: str, environ: Mapping[str, 
     text = "[main]\n" + "".join(f"{name}={value}\n" for name, value in main.items())
     guest.write(_CONFIGURATION, text.encode())
     guest.mkdir_p("/etc/rpm")
-    guest.write(_MACROS, (FILES / "macros.amphora").read_bytes())
+    for name in _MACROS:
+        guest.write(f"/etc/rpm/{name}", (FILES / name).read_bytes())
 
 
 def metadata(guest: Guest) -> str:
@@ -120,7 +122,7 @@ def install(guest: Guest, wanted: Sequence[str], unwanted: Sequence[str]) -> Non
 
 def finish(guest: Guest) -> None:
     """Remove what only the build needed, and the documentation and translations that came with the base image."""
-    for path in (DIRECTORY, "/var/cache/dnf", "/var/cache/libdnf5", "/var/lib/dnf/repos"):
+    for path in (f"/etc/rpm/{_MACROS[1]}", DIRECTORY, "/var/cache/dnf", "/var/cache/libdnf5", "/var/lib/dnf/repos"):
         guest.rm_rf(path)
     for directory in ("doc", "info", "man"):
         for path in guest.glob_expand(f"/usr/share/{directory}/*"):
