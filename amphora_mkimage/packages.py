@@ -14,10 +14,9 @@ def groups(request: Request) -> dict[str, list[str]]:
 
     :raises ValueError: the data file names an unknown condition (a defect of ours)
     """
-    roles = _roles(request.base.distribution)
     wanted = {
         role: list(group["packages"])
-        for role, group in roles.items()
+        for role, group in _roles(request.base.distribution).items()
         if "packages" in group and _applies(group.get("when", ""), request)
     }
     wanted["kernel"] = [request.kernel_package]
@@ -28,6 +27,11 @@ def groups(request: Request) -> dict[str, list[str]]:
 def wanted(request: Request) -> list[str]:
     """Give all wanted packages, sorted."""
     return sorted({package for group in groups(request).values() for package in group})
+
+
+def unwanted(request: Request) -> list[str]:
+    """Name the packages that go where a published base image has them."""
+    return [name for group in _roles(request.base.distribution).values() for name in group.get("remove", ())]
 
 
 def _roles(name: str) -> dict[str, dict[str, Any]]:
