@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 from redhat import Distribution
@@ -53,4 +52,3 @@ def _configure(root: Path, distribution: Distribution) -> None:
     (root / "etc/sysconfig/network").write_text("NETWORKING=yes\n", encoding="utf-8")
     for path in ("var/lib/systemd/random-seed", "etc/kernel/cmdline"):
         (root / path).unlink(missing_ok=True)
-    shutil.rmtree(root / "var/cache/dnf", ignore_errors=True)
