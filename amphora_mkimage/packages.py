@@ -16,7 +16,7 @@ def groups(request: Request) -> dict[str, list[str]]:
     """
     wanted = {
         role: list(group["packages"])
-        for role, group in _roles(request).items()
+        for role, group in _roles(request.base.distribution).items()
         if "packages" in group and _applies(group.get("when", ""), request)
     }
     wanted["kernel"] = [request.kernel_package]
@@ -31,12 +31,15 @@ def wanted(request: Request) -> list[str]:
 
 def unwanted(request: Request) -> list[str]:
     """Name the packages that go where a published base image has them."""
-    return [name for group in _roles(request).values() for name in group.get("remove", ())]
+    return [name for group in _roles(request.base.distribution).values() for name in group.get("remove", ())]
 
 
-def _roles(request: Request) -> dict[str, dict[str, Any]]:
-    file = resources.files("amphora_mkimage.package_lists") / f"{request.base.distribution}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+def _roles(name: str) -> dict[str, dict[str, Any]]:
+    """Read a list, on top of the one that it extends."""
+    file = resources.files("amphora_mkimage.package_lists") / f"{name}.toml"
+    roles = tomllib.loads(file.read_text(encoding="utf-8"))
+    parent = roles.pop("extends", None)
+    return roles if parent is None else _roles(parent) | roles
 
 
 def _applies(condition: str, request: Request) -> bool:

@@ -52,6 +52,7 @@ class Request:
     ssh: bool = True
     nftables: bool = True
     cpu_pinning: bool = False
+    enforce_mac: bool = False
     use_tmpfs: bool = True
     overwrite: bool = False
     datasources: tuple[str, ...] = ("ConfigDrive",)
@@ -115,6 +116,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
         cpu_pinning=bool(values["cpu_pinning"].value),
+        enforce_mac=bool(values["mandatory_access_control"].value),
         use_tmpfs=not values["no_tmpfs"].value,
         overwrite=bool(values["overwrite"].value),
         datasources=_datasources(values["datasources"]),

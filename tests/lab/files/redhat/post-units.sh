@@ -1,0 +1,3 @@
+if [ "$1" -eq 1 ] && [ -x /usr/bin/systemctl ]; then
+    systemctl --no-reload preset @UNITS@ >/dev/null 2>&1 || :
+fi

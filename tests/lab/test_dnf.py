@@ -1,0 +1,137 @@
+"""Packages by the guest's own dnf: fetched from a mirror on loopback, installed without network."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redhat_tree
+from redhat import DISTRIBUTIONS
+from rpm_repository import Repository
+from serve import Site, Upstream
+
+from amphora_mkimage import cli, packages, request, settings
+from amphora_mkimage.bases import BASES, dnf
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.guest import userns
+from amphora_mkimage.guest.namespace import NamespaceGuest
+from amphora_mkimage.request import Request
+from amphora_mkimage.stages import grub2, network_manager, redhat, selinux
+
+#: The directory of a mirror that holds what BASE_OS_MIRROR should name.
+MIRRORS = {"fedora": "fedora/linux", "centos": "centos-stream", "rocky": "rocky"}
+UNWANTED = ["dosfstools", "firewalld"]  # the first is in the lab's image, the second is nowhere
+
+
+@pytest.fixture(
+    scope="module",
+    params=["fedora", pytest.param("centos", marks=pytest.mark.slow), pytest.param("rocky", marks=pytest.mark.slow)],
+)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def root(
+    name: str, lab_repository: Callable[[str], Repository], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The system of a cloud image."""
+    made = tmp_path_factory.mktemp(name) / "root"
+    repository = lab_repository(name)
+    userns.run(lambda: redhat_tree.install(repository, made, Console()))
+    yield made
+    userns.run(lambda: subprocess.run(["rm", "-rf", made], check=True))
+
+
+@pytest.fixture(scope="module")
+def site(name: str, redhat_upstream: Upstream) -> Site:
+    return redhat_upstream(name, image=False)
+
+
+def wanted_request(name: str) -> Request:
+    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", "debian-minimal"])), {})
+    made = request.make(values, {}, lambda text: None)
+    base = dataclasses.replace(
+        BASES["debian-minimal"], distribution=name, bootloader={"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
+    )
+    return dataclasses.replace(made, base=base, kernel_package="kernel")
+
+
+def build(root: Path, name: str, mirror: str, wanted: list[str]) -> tuple[str, str]:
+    """Do all that a build does with dnf; the hash of the metadata before and after."""
+
+    def run() -> tuple[str, str]:
+        guest = NamespaceGuest(root, Console())
+        try:
+            with guest.mounted():
+                dnf.prepare(guest, name, mirror, {})
+                hashes = (dnf.metadata(guest), dnf.metadata(guest))
+                dnf.fetch(guest, wanted, UNWANTED)
+                userns.without_network()
+                dnf.install(guest, wanted, UNWANTED)
+                dnf.finish(guest)
+                for stage in (grub2, network_manager, redhat, selinux):
+                    stage.run(guest, wanted_request(name))
+        finally:
+            guest.close()
+        return hashes
+
+    return userns.run(run)
+
+
+def command(root: Path, *arguments: str) -> str:
+    def run() -> str:
+        guest = NamespaceGuest(root, Console())
+        with guest.mounted():
+            return guest.command(list(arguments))
+
+    return userns.run(run)
+
+
+def test_a_system_gets_the_packages_of_an_amphora(root: Path, site: Site, name: str) -> None:
+    wanted = packages.wanted(wanted_request(name))
+    first, second = build(root, name, f"{site.url}/{MIRRORS[name]}", wanted)
+    assert first == second
+    installed = set(command(root, "rpm", "-qa", "--qf", "%{NAME}\\n").split())
+    assert set(wanted) <= installed
+    assert "dosfstools" not in installed
+    # The module packages of the kernel came, and so did their list of dependencies, for IPVS among them.
+    (release,) = [path.name for path in (root / "usr/lib/modules").iterdir()]
+    assert "ip_vs.ko" in (root / "usr/lib/modules" / release / "modules.dep").read_text()
+    # One initramfs, made anew, with drivers for machines that are not the one that builds.
+    assert [path.name for path in (root / "boot").glob("initramfs*")] == [f"initramfs-{release}.img"]
+    listing = command(root, "lsinitrd", f"/boot/initramfs-{release}.img")
+    assert {"virtio_blk", "virtio_scsi", "xfs"} <= {Path(line).name.split(".")[0] for line in listing.split()}
+
+
+def test_nothing_of_the_build_is_left(root: Path, name: str) -> None:
+    for path in ("var/cache/amphora-dnf", "etc/kernel/install.conf.d/90-amphora.conf", "etc/resolv.conf.amphora"):
+        assert not (root / path).exists(), path
+    assert [path for path in (root / "usr/share/doc").rglob("*") if path.is_file()] == []
+    # The administrator's repositories are the distribution's, not the mirror of the build.
+    assert "127.0.0.1" not in "".join(path.read_text() for path in (root / "etc/yum.repos.d").iterdir())
+
+
+def test_the_boot_loaders_own_tool_reads_our_defaults(root: Path, name: str) -> None:
+    text = command(root, "sh", "-c", ". /etc/default/grub && echo $GRUB_DEVICE $GRUB_CMDLINE_LINUX")
+    assert text == f"LABEL=cloudimg-rootfs {grub2.kernel_options(wanted_request(name))}"
+    assert (root / "etc/selinux/config").read_text().splitlines()[-2] == "SELINUX=permissive"
+
+
+def test_a_package_that_does_not_exist_is_named(root: Path, site: Site, name: str) -> None:
+    with pytest.raises(MkimageError, match="kernel-longterm") as caught:
+        build(root, name, f"{site.url}/{MIRRORS[name]}", ["kernel-longterm"])
+    assert "-k" in caught.value.remedy
+
+
+def test_a_mirror_that_lacks_a_repository_fails_the_build(root: Path, name: str) -> None:
+    """Also the second one: it may be the one with the security updates."""
+    second = list(DISTRIBUTIONS[name].repositories)[1]
+    with Site(root / "usr/share") as empty, pytest.raises(MkimageError, match="repositories") as caught:
+        build(root, name, f"{empty.url}/nothing", ["haproxy"])
+    assert "BASE_OS_MIRROR" in caught.value.remedy
+    assert any(second in path or "nothing" in path for path in empty.requested)
