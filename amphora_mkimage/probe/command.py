@@ -33,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     Check("user namespaces", (Need.BUILD,), namespaces.user_namespaces),
     Check("openat2", (Need.BUILD,), namespaces.openat2),
     *(Check(tool.name, tool.needed_for, tool.probe) for tool in tools.TOOLS),
+    Check("requests module", (Need.BUILD,), tools.requests_module),
     *(Check(name, (Need.BUILD,), probe) for name, probe in tools.keyrings()),
     Check("architectures", (Need.BUILD,), guests.other_architectures),
     Check("memory", (Need.BUILD,), resources.memory),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 import uuid
@@ -30,6 +31,7 @@ class Tool:
     :param needed_for: what cannot be done without it
     :param use: uses it in an empty directory; raises MkimageError when it does not do its work
     :param too_old: what to do when it is there and fails
+    :param only_for: all that cannot be done without it; everything, when empty
     """
 
     name: str
@@ -37,9 +39,16 @@ class Tool:
     needed_for: tuple[Need, ...]
     use: Callable[[Path, Console], object]
     too_old: str = ""
+    only_for: str = ""
 
     def probe(self, console: Console) -> Outcome:
         """Use it once."""
+        outcome = self._try(console)
+        if self.only_for and outcome.result is Result.MISSING:
+            return Outcome(Result.LIMITED, f"{outcome.reason}: no {self.only_for}", outcome.remedy)
+        return outcome
+
+    def _try(self, console: Console) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
             try:
                 attempt(lambda: self.use(Path(directory), console), _DEADLINE)
@@ -138,6 +147,10 @@ TOOLS = (
     Tool("chroot", "coreutils", _BUILD, _runs("chroot", "--version")),
     Tool("tar", "tar", _BUILD, _tar, "use GNU tar 1.28 or newer"),
     Tool("zstd", "zstd", _BUILD, _zstd),
+    Tool("xz", "xz-utils", _BUILD, _runs("xz", "--version"), only_for="base images that it compressed"),
+    Tool("bzip2", "bzip2", _BUILD, _runs("bzip2", "--help"), only_for="base images that it compressed"),
+    Tool("sqfs2tar", "squashfs-tools-ng", _BUILD, _runs("sqfs2tar", "--version"), only_for="base images in squashfs"),
+    Tool("gpg", "gnupg", _BUILD, _runs("gpg", "--version"), only_for="base images that are signed"),
     Tool("sfdisk", "fdisk", _BUILD, _sfdisk, "use the sfdisk of util-linux 2.36 or newer"),
     Tool("mke2fs", "e2fsprogs", _BUILD, _mke2fs, "use e2fsprogs 1.47 or newer, which has assume_storage_prezeroed"),
     Tool("mkfs.vfat", "dosfstools", _BUILD, _vfat),
@@ -154,6 +167,14 @@ TOOLS = (
     Tool("xorriso", "xorriso", _BOOT, _runs("xorriso", "-version")),
     Tool("openssl", "openssl", _BOOT, _runs("openssl", "version")),
 )
+
+
+def requests_module(_console: Console) -> Outcome:
+    """Look for the module that fetches base images."""
+    if importlib.util.find_spec("requests") is None:
+        reason = "not installed: no base images from the network"
+        return Outcome(Result.LIMITED, reason, "install the package python3-requests, or requests from PyPI")
+    return Outcome(Result.OK, "there")
 
 
 def keyrings() -> Iterator[tuple[str, Callable[[Console], Outcome]]]:

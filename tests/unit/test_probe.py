@@ -281,6 +281,18 @@ def test_a_missing_tool(name: str, farm: Path, console: Console, monkeypatch: py
     assert outcome == Outcome(Result.MISSING, f"{name} is not installed", f"install the package {TOOLS[name].package}")
 
 
+@pytest.mark.parametrize("name", ["xz", "bzip2", "sqfs2tar", "gpg"])
+def test_a_missing_tool_that_only_some_base_images_need(
+    name: str, farm: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (farm / name).unlink()
+    monkeypatch.setenv("PATH", str(farm))
+    outcome = TOOLS[name].probe(console)
+    assert outcome.result == Result.LIMITED
+    assert outcome.reason.startswith(f"{name} is not installed: no base images")
+    assert TOOLS[name].package in outcome.remedy
+
+
 @pytest.mark.parametrize("name", ["mke2fs", "qemu-img", "sfdisk", "mkfs.vfat", "tar"])
 def test_a_tool_that_does_not_do_its_work(
     name: str, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
