@@ -7,17 +7,15 @@ fail. A point release is complete everywhere.
 from __future__ import annotations
 
 import contextlib
-import functools
-import http.server
 import io
 import os
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from test_mirror_faults import _Quiet, gpg, make_keyring
+import static_server
+from test_mirror_faults import gpg, make_keyring
 
 from amphora_mkimage import cli, packages, request, settings
 from amphora_mkimage.bases import mirror
@@ -46,7 +44,7 @@ def fill(root: Path, wish: request.Request, cache_dir: Path) -> None:
     network = mirror.apt_network_settings(os.environ)
     archive = Archive(root / "apt", wish.arch, "".join(sources), network, there.logins, Console(io.StringIO()))
     archive.update()
-    debs = archive.resolve(packages.wanted(wish))
+    debs = archive.resolve(["?essential", "apt", *packages.wanted(wish)])
     store = Store(cache_dir, print)
     store.prepare()
     missing = [deb for deb in debs if not store.take_deb(deb.sha256, archive.archives / deb.file_name)]
@@ -89,13 +87,8 @@ def serving(place: Path, cache_dir: Path, *argv: str) -> Iterator[Mirror]:
     keyring = make_keyring(place / "key")
     fill(root, wish, cache_dir)
     write_indexes(root, wish, place / "key/gnupg")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     try:
-        yield Mirror(f"http://127.0.0.1:{server.server_port}", keyring)
+        with static_server.serving(root) as url:
+            yield Mirror(url, keyring)
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
         subprocess.run(["gpgconf", "--homedir", place / "key/gnupg", "--kill", "all"], check=False)

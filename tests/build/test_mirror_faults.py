@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from static_server import LOOPBACK, serving
 
 from amphora_mkimage import cli, packages, request, settings
-
-LOOPBACK = {"no_proxy": "127.0.0.1"}
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -90,15 +81,10 @@ def archive(tmp_path: Path) -> Iterator[SmallArchive]:
     root.mkdir()
     keyring, other = make_keyring(tmp_path / "ours"), make_keyring(tmp_path / "theirs")
     write_indexes(root, tmp_path / "ours/gnupg")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     try:
-        yield SmallArchive(root, f"http://127.0.0.1:{server.server_port}", keyring, other)
+        with serving(root) as url:
+            yield SmallArchive(root, url, keyring, other)
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
         for name in ("ours", "theirs"):
             subprocess.run(["gpgconf", "--homedir", tmp_path / name / "gnupg", "--kill", "all"], check=False)
 
