@@ -61,7 +61,9 @@ def make(
     stay = {package.name: package.size for package in here} | {deb.name: deb.installed_size for deb in debs}
     check_size(sum(size for name, size in stay.items() if name not in removed))
     programs = [path.read_bytes() for path in (Path(__file__), Path(apt.__file__), *sorted(apt.FILES.iterdir()))]
-    made = key_of(str(image.obtained.digest), archive.sources, *words, *(deb.sha256 for deb in debs), *programs)
+    # As the image names it: on a host without a keyring of its own, the archive's is in this build's directory.
+    sources = re.sub(r"signed-by=[^\]]+", f"signed-by={keyring}", archive.sources)
+    made = key_of(str(image.obtained.digest), sources, *words, *(deb.sha256 for deb in debs), *programs)
     facts_of_image = {"image": image.obtained.facts}
     kept = store.checked_base(made)
     if kept is not None:
@@ -79,7 +81,7 @@ def make(
         offered = place.directory / "offered"
         apt.offer(archive, debs, offered, console)
         with console.step("install packages"):
-            _install(place, offered, archive.sources, wanted, removed)
+            _install(place, offered, sources, wanted, removed)
     shutil.rmtree(offered)
     shutil.rmtree(archive.directory)
     with console.step("cache the base"):
