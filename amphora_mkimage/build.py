@@ -18,11 +18,11 @@ from pathlib import Path
 
 from amphora_mkimage import manifest, stages
 from amphora_mkimage.architecture import ARCHITECTURES
-from amphora_mkimage.bases import bootstrap, customise, image, mirror
+from amphora_mkimage.bases import bootstrap, customise, customise_dnf, image, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
-from amphora_mkimage.disk import filesystems, formats, layout
+from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selinux_labels
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
@@ -142,24 +142,26 @@ class _Worker:
         base = self._make_base()
         guest = NamespaceGuest(self.place.tree, self.console)
         with self.console.step("configure"):
-            self._run_stages(guest)
-        installed = manifest.packages(self.place.tree)
-        guest.close()
+            installed = self._run_stages(guest)
         filesystem_uuid = str(uuid.uuid4())
         if "tar" in self.targets:
             with self.console.step("write tar"):
                 formats.archive(self.place.tree, self.targets["tar"], self.console)
         disks = [kind for kind in self.targets if kind != "tar"]
         if disks:
-            disk = self._make_disk(filesystem_uuid)
+            disk = self._make_disk(guest, filesystem_uuid)
             for kind in disks:
                 with self.console.step(f"write {kind}"):
                     formats.convert(disk, kind, self.targets[kind], self.console)
+        guest.close()
         return Result(base, installed, filesystem_uuid, self.console.timings)
 
     def _make_base(self) -> dict[str, object]:
         plan, request = self.plan, self.request
-        made = self._bootstrap() if self.start is None else self._customise(self.start)
+        if self.start is None:
+            made = self._bootstrap()
+        else:
+            made = self._customise_dnf(self.start) if request.base.dnf else self._customise(self.start)
         return {
             "origin": plan.archive.origin,
             "mirror": plan.archive.main,
@@ -180,29 +182,54 @@ class _Worker:
             self.place,
             start,
             functools.partial(_archive, plan, self.place.directory / "apt", self.console),
-            keyring=request.base.keyring,
+            base=request.base,
+            release=request.release,
             wanted=plan.wanted,
             unwanted=plan.unwanted,
             kernel=request.kernel_package,
             check_size=plan.check_size,
         )
 
-    def _run_stages(self, guest: NamespaceGuest) -> None:
+    def _customise_dnf(self, start: image.BaseImage) -> Made:
+        plan, request = self.plan, self.request
+        wish = customise_dnf.Wish(
+            base=request.base,
+            release=request.release,
+            mirror=request.mirror,
+            wanted=plan.wanted,
+            unwanted=plan.unwanted,
+            fips=request.fips,
+        )
+        return customise_dnf.make(self.place, start, wish, plan.check_size)
+
+    def _run_stages(self, guest: NamespaceGuest) -> list[dict[str, str]]:
+        """Run them; gives the packages that are installed, which no stage changes."""
         with guest.mounted():
+            installed = manifest.packages(guest, dnf=self.request.base.dnf)
             for stage in stages.wanted(self.request):
                 self.console.activity(stages.name(stage))
                 stage.run(guest, self.request)
+        return installed
 
-    def _make_disk(self, filesystem_uuid: str) -> Path:
+    def _make_disk(self, guest: NamespaceGuest, filesystem_uuid: str) -> Path:
         request, console = self.request, self.console
         disk, scratch = self.place.directory / "disk.raw", self.place.directory
         architecture = ARCHITECTURES[request.arch]
-        loader = Bootloader(self.place.tree, request.base.distribution, filesystem_uuid, scratch, console, architecture)
+        naming = bootloader.REDHAT if request.base.dnf else bootloader.DEBIAN
+        loader = Bootloader(
+            self.place.tree, naming, request.base.esp_folder, filesystem_uuid, scratch, console, architecture
+        )
         with console.step("configure the bootloader"):
             loader.configure()
+        labels = {}
+        if request.base.dnf:
+            with console.step("ask for SELinux labels"), guest.mounted():
+                labels = selinux_labels.labels(guest)
         with console.step("write the disk"):
             places = layout.partition(disk, request.size_gib, request.arch, console)
             filesystems.make_root(self.place.tree, disk, places.root, filesystem_uuid, console)
+            if labels:
+                selinux_labels.write(disk, places.root.offset, labels, scratch, console)
             if places.esp is not None:
                 filesystems.make_esp(loader.esp_files(), disk, places.esp, scratch, console)
             loader.embed(disk, places.prep)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 from amphora_mkimage import __version__
-from amphora_mkimage.bases import dpkg
+from amphora_mkimage.bases import dpkg, rpm
+from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 
 
-def packages(tree: Path) -> list[dict[str, str]]:
-    """Read every installed package from the tree's package database."""
-    found = dpkg.installed(tree / dpkg.STATUS)
+def packages(guest: Guest, *, dnf: bool) -> list[dict[str, str]]:
+    """Read every installed package from the guest's package database.
+
+    :param guest: mounted
+    :param dnf: the database is RPM's
+    """
+    found: Sequence[dpkg.Installed | rpm.Installed]
+    found = rpm.installed(guest) if dnf else dpkg.parse(guest.read_file(f"/{dpkg.STATUS}").decode())
     return [{"name": package.name, "version": package.version, "arch": package.arch} for package in found]
 
 

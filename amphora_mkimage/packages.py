@@ -31,7 +31,12 @@ def wanted(request: Request) -> list[str]:
 
 def unwanted(request: Request) -> list[str]:
     """Name the packages that go where a published base image has them."""
-    return [name for group in _roles(request.base.distribution).values() for name in group.get("remove", ())]
+    return [
+        name
+        for group in _roles(request.base.distribution).values()
+        if _applies(group.get("when", ""), request)
+        for name in group.get("remove", ())
+    ]
 
 
 def _roles(name: str) -> dict[str, dict[str, Any]]:
@@ -46,6 +51,6 @@ def _applies(condition: str, request: Request) -> bool:
     if not condition:
         return True
     word = condition.removeprefix("not ")
-    if word not in ("ssh", "nftables", "cpu_pinning"):
+    if word not in ("ssh", "nftables", "cpu_pinning", "fips"):
         raise ValueError(f"package_lists: unknown condition {condition!r}")
     return bool(getattr(request, word)) != condition.startswith("not ")

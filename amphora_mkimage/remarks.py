@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from amphora_mkimage import settings
-from amphora_mkimage.bases import Base
+from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.settings import Value
 
@@ -19,11 +19,12 @@ def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, 
     :param warn: takes each remark
     :raises BadValueError: the base has not what was asked for
     """
-    if values["fips"].value:
-        raise BadValueError(f"{values['fips'].origin}: FIPS mode is not supported on {base.distribution}")
-    if values["mandatory_access_control"].value:
+    _refuse(values, base)
+    if values["mandatory_access_control"].value and not base.dnf:
         origin = values["mandatory_access_control"].origin
         warn(f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default")
+    if values["keyring"].said and base.dnf:
+        warn(f"{values['keyring'].origin} is unused: dnf checks packages with the keys of the base image")
     for setting in settings.SETTINGS:
         if setting.unused and values[setting.name].value:
             warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
@@ -35,6 +36,22 @@ def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, 
         warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
     for name in _unknown(environ):
         warn(f"{name} is unused: amphora-mkimage does not know it")
+
+
+def _refuse(values: Mapping[str, Value], base: Base) -> None:
+    if values["fips"].value and not base.fips:
+        able = ", ".join(name for name, other in BASES.items() if other.fips)
+        what = f"{values['fips'].origin}: {base.distribution} has no FIPS mode without a subscription"
+        raise BadValueError(what, f"bases that have one: {able}")
+    if base.name == "rhel" and not values["local_image"].value:
+        raise BadValueError(
+            f"{values['base_os'].origin} rhel: no image of it is published without a subscription",
+            "name your own with DIB_LOCAL_IMAGE",
+        )
+    if values["mirror"].value and base.name == "rhel":
+        raise BadValueError(
+            f"{values['mirror'].origin}: RHEL has no mirrors", "dnf uses the repositories of your image"
+        )
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:

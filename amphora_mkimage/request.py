@@ -53,6 +53,7 @@ class Request:
     nftables: bool = True
     cpu_pinning: bool = False
     enforce_mac: bool = False
+    fips: bool = False
     use_tmpfs: bool = True
     overwrite: bool = False
     datasources: tuple[str, ...] = ("ConfigDrive",)
@@ -84,6 +85,8 @@ class Request:
             "ssh": self.ssh,
             "nftables": self.nftables,
             "cpu_pinning": self.cpu_pinning,
+            "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
+            "fips": self.fips,
             "datasources": list(self.datasources),
             "insecure": self.insecure,
             "root_password": "set" if self.root_password_hash else "locked",
@@ -117,6 +120,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         nftables=bool(values["nftables"].value),
         cpu_pinning=bool(values["cpu_pinning"].value),
         enforce_mac=bool(values["mandatory_access_control"].value),
+        fips=bool(values["fips"].value),
         use_tmpfs=not values["no_tmpfs"].value,
         overwrite=bool(values["overwrite"].value),
         datasources=_datasources(values["datasources"]),

@@ -11,6 +11,7 @@ import re
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 
 _DIRECTORY = "/etc/apparmor.d"
 #: "profile NAME PATH flags=(...) {", or "PATH flags=(...) {" in the old style; quotes and globs are possible.
@@ -20,8 +21,8 @@ _ATTACHMENT = re.compile(
 
 
 def applies(request: Request) -> bool:
-    """Every base of ours has AppArmor."""
-    return True
+    """Debian's family has AppArmor."""
+    return not is_redhat(request)
 
 
 def run(guest: Guest, request: Request) -> None:

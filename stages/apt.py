@@ -11,14 +11,15 @@ import re
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 from amphora_mkimage.stages.install import put
 
 _LINE = re.compile(r"deb (?:\[[^]]*\] )?(\S+) (\S+) (.+)")
 
 
 def applies(request: Request) -> bool:
-    """Every apt base."""
-    return True
+    """Debian's family."""
+    return not is_redhat(request)
 
 
 def run(guest: Guest, request: Request) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 from amphora_mkimage.stages.install import FILES, install
 
 
 def applies(request: Request) -> bool:
-    """Every image."""
-    return True
+    """Debian's family."""
+    return not is_redhat(request)
 
 
 def run(guest: Guest, request: Request) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 from amphora_mkimage.stages.install import install
 
 
@@ -18,7 +19,8 @@ def applies(request: Request) -> bool:
 
 def run(guest: Guest, request: Request) -> None:
     """Isolate the CPUs at boot, and let tuned move interrupts and kernel threads off them."""
-    install(guest, "etc/default/grub.d/60-amphora-cpu-pinning.cfg")
+    if not is_redhat(request):  # there the stage "grub2" says it
+        install(guest, "etc/default/grub.d/60-amphora-cpu-pinning.cfg")
     for name, mode in (("active_profile", 0o644), ("profile_mode", 0o644)):
         install(guest, f"etc/tuned/{name}", mode)
     install(guest, "etc/tuned/amphora/tuned.conf")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from amphora_mkimage.request import Request
 
-_REDHAT = frozenset({"fedora", "centos", "rocky", "rhel"})
-
 
 def is_redhat(request: Request) -> bool:
     """Tell whether the image is of Red Hat's family: rpm, dnf, NetworkManager, SELinux."""
-    return request.base.distribution in _REDHAT
+    return request.base.dnf

@@ -16,6 +16,7 @@ from amphora_mkimage.stages.install import FILES, install, put
 
 _DEFAULTS = "etc/default/grub"
 _PINNING = "etc/default/grub.d/60-amphora-cpu-pinning.cfg"
+_FIPS = "etc/default/grub.d/70-amphora-fips.cfg"
 _ROOT = "root=LABEL=cloudimg-rootfs ro"
 
 
@@ -28,8 +29,8 @@ def run(guest: Guest, request: Request) -> None:
     """Install fstab and the defaults, and make the entries of /boot/loader agree with them."""
     install(guest, "etc/fstab")
     install(guest, _DEFAULTS)
-    if request.cpu_pinning:
-        guest.write_append(f"/{_DEFAULTS}", (FILES / _PINNING).read_bytes())
+    for file in _additions(request):
+        guest.write_append(f"/{_DEFAULTS}", (FILES / file).read_bytes())
     options = f"{_ROOT} {kernel_options(request)}"
     put(guest, "/etc/kernel/cmdline", f"{options}\n".encode())  # for a kernel that an operator adds (kernel-install(8))
     for path in guest.glob_expand("/boot/loader/entries/*.conf"):
@@ -40,8 +41,14 @@ def run(guest: Guest, request: Request) -> None:
 
 def kernel_options(request: Request) -> str:
     """Give the kernel command line, without its root."""
-    options = _options(_DEFAULTS)
-    return f"{options} {_options(_PINNING)}" if request.cpu_pinning else options
+    files = (_DEFAULTS, *_additions(request))
+    return " ".join(_options(file) for file in files)
+
+
+def _additions(request: Request) -> list[str]:
+    """Give the files that add to the defaults, in the order of their numbers."""
+    wanted = {_PINNING: request.cpu_pinning, _FIPS: request.fips}
+    return [file for file, wants in wanted.items() if wants]
 
 
 def _options(file: str) -> str:

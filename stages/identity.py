@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 from amphora_mkimage.stages.install import install
 
 
@@ -17,5 +18,5 @@ def applies(request: Request) -> bool:
 
 def run(guest: Guest, request: Request) -> None:
     """Install hostname, hosts and locale."""
-    for path in ("etc/hostname", "etc/hosts", "etc/default/locale"):
+    for path in ("etc/hostname", "etc/hosts", "etc/locale.conf" if is_redhat(request) else "etc/default/locale"):
         install(guest, path)

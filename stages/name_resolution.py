@@ -10,6 +10,7 @@ import re
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 from amphora_mkimage.stages.install import install, put
 
 
@@ -22,8 +23,9 @@ def run(guest: Guest, request: Request) -> None:
     """Fix resolv.conf, keep dhclient's hands off it, and take DNS out of the name service switch."""
     guest.rm_f("/etc/resolv.conf")  # it may be a link to a resolver's own file
     install(guest, "etc/resolv.conf")
-    install(guest, "etc/dhcp/dhclient-enter-hooks.d/noresolvconf", 0o755)
-    guest.rm_f("/etc/dhcp/dhclient-enter-hooks.d/resolvconf")
+    if not is_redhat(request):  # which has one file in place of the directory, see the stage "redhat"
+        install(guest, "etc/dhcp/dhclient-enter-hooks.d/noresolvconf", 0o755)
+        guest.rm_f("/etc/dhcp/dhclient-enter-hooks.d/resolvconf")
     switch = guest.read_file("/etc/nsswitch.conf").decode()
     # nss-resolve(8), where it is installed, has an action after it: "resolve [!UNAVAIL=return] dns".
     without_dns = re.sub(r"(?<=^hosts:)(.*)$", _without_dns, switch, flags=re.MULTILINE)

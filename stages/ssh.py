@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages.family import is_redhat
 from amphora_mkimage.stages.install import install
 
 
@@ -18,6 +19,7 @@ def applies(request: Request) -> bool:
 
 def run(guest: Guest, request: Request) -> None:
     """Install the hook, and what a root password needs to be of use."""
-    install(guest, "etc/dhcp/dhclient-enter-hooks.d/rebind-sshd", 0o755)
+    if not is_redhat(request):  # there NetworkManager has a DHCP client of its own, without such hooks
+        install(guest, "etc/dhcp/dhclient-enter-hooks.d/rebind-sshd", 0o755)
     if request.root_password_hash:
         install(guest, "etc/ssh/sshd_config.d/50-amphora-root-password.conf")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from amphora_mkimage.bases.base import Base, Release
 from amphora_mkimage.bases.debian import DEBIAN_MINIMAL
 from amphora_mkimage.bases.published import PUBLISHED
+from amphora_mkimage.bases.redhat import CENTOS, FEDORA, RHEL, ROCKY
 from amphora_mkimage.bases.ubuntu import UBUNTU_MINIMAL
 
 
@@ -25,7 +26,8 @@ def _from_image(minimal: Base) -> Base:
     )
 
 
-_ALL = (_from_image(UBUNTU_MINIMAL), UBUNTU_MINIMAL, _from_image(DEBIAN_MINIMAL), DEBIAN_MINIMAL)
+_APT = (_from_image(UBUNTU_MINIMAL), UBUNTU_MINIMAL, _from_image(DEBIAN_MINIMAL), DEBIAN_MINIMAL)
+_ALL = (*_APT, FEDORA, CENTOS, ROCKY, RHEL)
 BASES: dict[str, Base] = {base.name: base for base in _ALL}
 
 __all__ = ["BASES", "Base", "Release"]

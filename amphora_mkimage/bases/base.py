@@ -11,31 +11,34 @@ class Release:
     """One release of a base system.
 
     :param codename: its suite in the archive
-    :param suites: name patterns of all suites that a complete system takes; ``{}`` is the codename
+    :param suites: name patterns of all suites that a complete system takes; ``{}`` is the codename; of apt bases
     :param refused: why no amphora can be made of it, or ""
     :param lacks: what it lacks that other releases have, by architecture
     """
 
     codename: str
-    suites: tuple[str, ...]
+    suites: tuple[str, ...] = ()
     refused: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base system: bootstrapped from an apt archive, or made from a root filesystem that is published.
+    """A base system: bootstrapped from an apt archive, or made from a root filesystem.
 
     :param name: what ``-i`` calls it
-    :param distribution: its os-release ID; also names its file in ``package_lists/`` and its folder on the ESP
-    :param default_release: codename of the current stable
-    :param releases: known releases by codename
-    :param components: archive components
-    :param keyring: path of the archive's keyring, on the host and in the image
-    :param keyring_package: what installs it on the host
+    :param distribution: its os-release ID; also names its file in ``package_lists/``
+    :param default_release: name of the current stable
+    :param releases: known releases by name
     :param kernels: kernel package for virtual machines, by architecture
     :param bootloader: packages that bring the bootloader, by architecture
-    :param published: it starts from a root filesystem that the distribution publishes
+    :param dnf: packages come by the dnf of the image, and not by apt from an archive that this host reads
+    :param components: archive components; of apt bases
+    :param keyring: path of the archive's keyring, on the host and in the image; of apt bases
+    :param keyring_package: what installs it on the host; of apt bases
+    :param published: it starts from a root filesystem, the distribution's or the user's own, and not from an archive
+    :param vendor: its folder on the ESP where that is not called like the distribution
+    :param fips: it has a FIPS mode that needs no subscription
     :param minimum_gib: smallest disk that its content fits on
     :param ports: architectures that are in an archive of their own, not in the one of the others
     """
@@ -44,14 +47,22 @@ class Base:
     distribution: str
     default_release: str
     releases: Mapping[str, Release]
-    components: tuple[str, ...]
-    keyring: str
-    keyring_package: str
     kernels: Mapping[str, str]
     bootloader: Mapping[str, tuple[str, ...]]
+    dnf: bool = False
+    components: tuple[str, ...] = ()
+    keyring: str = ""
+    keyring_package: str = ""
     published: bool = False
+    vendor: str = ""
+    fips: bool = False
     minimum_gib: int = 1
     ports: frozenset[str] = frozenset()
+
+    @property
+    def esp_folder(self) -> str:
+        """Folder on the ESP where the signed GRUB looks for its configuration."""
+        return self.vendor or self.distribution
 
     def usable(self, arch: str) -> list[str]:
         """Give the codenames of the releases that can be built for an architecture, oldest first."""

@@ -11,11 +11,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from amphora_mkimage import unpack
-from amphora_mkimage.bases import apt, dpkg
+from amphora_mkimage.bases import apt, dpkg, unpacked
 from amphora_mkimage.bases.archive import Archive, fetching
-from amphora_mkimage.bases.base import Made
-from amphora_mkimage.bases.image import BaseImage, unpacked_key
+from amphora_mkimage.bases.base import Base, Made
+from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
@@ -33,7 +32,8 @@ def make(
     image: BaseImage,
     open_archive: OpenArchive,
     *,
-    keyring: str,
+    base: Base,
+    release: str,
     wanted: Sequence[str],
     unwanted: Sequence[str],
     kernel: str,
@@ -41,19 +41,22 @@ def make(
 ) -> Made:
     """Make the tree. The network is gone afterwards.
 
-    :param keyring: path of the archive's keyring in the image, below /usr/share/keyrings
+    :param base: its keyring is below /usr/share/keyrings in the image
+    :param release: name of the release
     :param wanted: names of all wanted packages, among them the kernel
     :param unwanted: names of packages that go where they are there
     :param kernel: name of the kernel package
     :param check_size: raises where that many bytes will not fit on the disk
+    :raises MkimageError: the image is of another system, or a package cannot be had or installed
     """
     console, store = place.console, place.store
-    unpacked = _unpacked(place, image)
+    snapshot = unpacked.snapshot(place, image)
     facts = place.directory / "facts"
-    place.extract(unpacked, (dpkg.STATUS, _KEYRINGS), facts)
+    place.extract(snapshot, (dpkg.STATUS, unpacked.OS_RELEASE, _KEYRINGS), facts)
+    unpacked.check_identity(_inside(facts, unpacked.OS_RELEASE).read_text(encoding="utf-8"), base, release)
     here = dpkg.installed(_inside(facts, dpkg.STATUS))
     with console.step("read the package archive"):
-        archive = open_archive(facts / dpkg.STATUS, _inside(facts, keyring))
+        archive = open_archive(facts / dpkg.STATUS, _inside(facts, base.keyring))
         archive.update()
         removed = _removed({package.name for package in here}, unwanted, kernel, archive.dependencies(kernel))
         words = [*wanted, *(f"{name}-" for name in removed)]
@@ -62,7 +65,7 @@ def make(
     check_size(sum(size for name, size in stay.items() if name not in removed))
     programs = [path.read_bytes() for path in (Path(__file__), Path(apt.__file__), *sorted(apt.FILES.iterdir()))]
     # As the image names it: on a host without a keyring of its own, the archive's is in this build's directory.
-    sources = re.sub(r"signed-by=[^\]]+", f"signed-by={keyring}", archive.sources)
+    sources = re.sub(r"signed-by=[^\]]+", f"signed-by={base.keyring}", archive.sources)
     made = key_of(str(image.obtained.digest), sources, *words, *(deb.sha256 for deb in debs), *programs)
     facts_of_image = {"image": image.obtained.facts}
     kept = store.checked_base(made)
@@ -75,9 +78,7 @@ def make(
     with fetching(archive, debs, store, console):
         # All that came from outside is here and verified: nothing that runs in the image ever gets the network.
         userns.without_network()
-        if not place.tree.exists():
-            with console.step("unpack the cached base image"):
-                place.unpack(unpacked)
+        unpacked.tree(place, snapshot)
         offered = place.directory / "offered"
         apt.offer(archive, debs, offered, console)
         with console.step("install packages"):
@@ -87,31 +88,6 @@ def make(
     with console.step("cache the base"):
         place.pack(made)
     return Made(made, cached=False, facts=facts_of_image)
-
-
-def _unpacked(place: Workplace, image: BaseImage) -> Path:
-    """Give the snapshot of the base image as it was published; when it had to be made, the tree is there as well."""
-    key = unpacked_key(image.obtained)
-    kept = place.store.checked_base(key)
-    if kept is not None:
-        return kept
-    with place.console.step("unpack the base image"):
-        _unpack(place, image.file)
-    with place.console.step("cache the base image"):
-        place.pack(key)
-    kept = place.store.checked_base(key)
-    if kept is None:
-        raise MkimageError(
-            "the base image that was just cached cannot be read back", "check the disk of the cache (-c)"
-        )
-    return kept
-
-
-def _unpack(place: Workplace, file: Path) -> None:
-    """Make the tree from a root filesystem."""
-    place.tree.mkdir()
-    unpack_file = unpack.squashfs if unpack.kind(file) is unpack.Kind.SQUASHFS else unpack.tar
-    unpack_file(file, place.tree, unpack.Limits(), place.console)
 
 
 def _inside(directory: Path, name: str) -> Path:

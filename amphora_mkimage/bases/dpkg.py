@@ -23,8 +23,13 @@ class Installed:
 
 def installed(status: Path) -> list[Installed]:
     """Give every installed package of a status file, by name."""
+    return parse(status.read_text(encoding="utf-8"))
+
+
+def parse(status: str) -> list[Installed]:
+    """Give every installed package of the text of a status file, by name."""
     found = []
-    for stanza in status.read_text(encoding="utf-8").split("\n\n"):
+    for stanza in status.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and not line.startswith(" "))
         if fields.get("Status") in ("install ok installed", "hold ok installed"):
             size = int(fields.get("Installed-Size", "0")) * 1024

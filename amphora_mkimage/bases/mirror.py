@@ -24,7 +24,7 @@ CA_VARIABLES = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 class Mirror:
     """The URLs that suites are fetched from, without credentials.
 
-    :param main: URL of the archive
+    :param main: URL of the archive, "" for the repositories that the base image names
     :param security: URL that carries the security suites; the same, or another archive
     :param origin: how it was chosen, for the summary
     :param logins: lines for apt_auth.conf(5); secret
@@ -51,6 +51,8 @@ def choose(base: Base, release: str, url: str, arch: str = "amd64") -> Mirror:
     :param arch: dpkg's name of the image's architecture
     :raises HostError: mmdebstrap, which would be asked, is missing
     """
+    if base.dnf and not url:
+        return Mirror("", "", "the repositories of its image")
     if url:
         bare, logins = _split_credentials(url)
         return Mirror(bare, _security_beside(bare, base), "BASE_OS_MIRROR", logins)

@@ -32,31 +32,51 @@ _CORE_MODULES = ("part_gpt", "ext2", "search_fs_uuid", "normal")
 
 
 @dataclass(frozen=True)
+class Naming:
+    """How a family of distributions calls GRUB's parts.
+
+    :param prefix: of its programs' names
+    :param directory: of its configuration and modules
+    :param on_esp: the packages put the signed programs below /boot/efi, ready to be copied
+    """
+
+    prefix: str
+    directory: str
+    on_esp: bool = False
+
+
+DEBIAN = Naming("grub", "/boot/grub")
+REDHAT = Naming("grub2", "/boot/grub2", on_esp=True)
+
+
+@dataclass(frozen=True)
 class Bootloader:
     """GRUB on one disk.
 
     :param tree: root of the image's tree
-    :param distribution: name of the folder on the ESP where the signed GRUB looks for its configuration
+    :param naming: of the image's distribution
+    :param folder: of the ESP, where the signed GRUB looks for its configuration
     :param uuid: of the root filesystem
     :param scratch: directory for small files of ours
     :param architecture: of the image
     """
 
     tree: Path
-    distribution: str
+    naming: Naming
+    folder: str
     uuid: str
     scratch: Path
     console: Console
     architecture: Architecture
 
     def configure(self) -> None:
-        """Write /boot/grub: the configuration that update-grub makes, and the modules of each GRUB that we make.
+        """Fill GRUB's directory: the configuration that its own tool makes, and the modules of each GRUB that we make.
 
         A signed GRUB has its modules inside.
         """
         efi = self.architecture.efi
         ours = (self.architecture.bios, self.architecture.open_firmware, efi.platform if efi and not efi.signed else "")
-        (self.tree / "boot/grub").mkdir(exist_ok=True)
+        self._directory.mkdir(exist_ok=True)
         for platform in filter(None, ours):
             self._copy_modules(platform)
         probe = self.scratch / "probe.img"
@@ -65,7 +85,7 @@ class Bootloader:
         argv: list[str | Path] = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-L", ROOT_LABEL]
         tool([*argv, "-U", self.uuid, probe], self.console, "cannot make the filesystem that update-grub looks at")
         with self._device(probe):
-            self._run("grub-mkconfig", "-o", "/boot/grub/grub.cfg")
+            self._run(f"{self.naming.prefix}-mkconfig", "-o", f"{self.naming.directory}/grub.cfg")
         probe.unlink()
 
     def esp_files(self) -> dict[str, Path]:
@@ -80,10 +100,11 @@ class Bootloader:
         if not efi.signed:
             return {loader: self._core_image(efi.platform, self.scratch / "grub.efi")}
         stub = self.scratch / "esp-grub.cfg"
-        stub.write_text(template("esp-grub.cfg", self.uuid), encoding="ascii")
-        programs = esp_programs(efi, lambda path: (self.tree / path[1:]).exists())
+        stub.write_text(template("esp-grub.cfg", self.uuid, self.naming), encoding="ascii")
+        vendor = self.folder if self.naming.on_esp else ""
+        programs = esp_programs(efi, lambda path: (self.tree / path[1:]).exists(), vendor)
         files = {name: self.tree / path[1:] for name, path in programs.items()}
-        return {**files, esp_stub(self.distribution): stub}
+        return {**files, esp_stub(self.folder): stub}
 
     def embed(self, disk: Path, prep: Extent | None = None) -> None:
         """Write what firmware looks for outside of filesystems.
@@ -109,12 +130,13 @@ class Bootloader:
             shutil.copyfile(core, grub / "core.img")
             shutil.copyfile(modules / "boot.img", grub / "boot.img")
             # Debian keeps it from PATH.
-            setup = _first(modules / "grub-bios-setup", self.tree / "usr/sbin/grub-bios-setup")
+            program = f"{self.naming.prefix}-bios-setup"
+            setup = _first(modules / program, self.tree / "usr/sbin" / program)
             name = f"/{setup.relative_to(self.tree)}"
             self._run(name, f"--directory={_SCRATCH}", "--device-map=/dev/null", _DEVICE)
 
     def _copy_modules(self, platform: str) -> None:
-        source, target = self.tree / "usr/lib/grub" / platform, self.tree / "boot/grub" / platform
+        source, target = self.tree / "usr/lib/grub" / platform, self._directory / platform
         modules = sorted(source.glob("*.mod"))
         if not modules:
             raise MkimageError(f"the image has no GRUB in /usr/lib/grub/{platform}")
@@ -126,12 +148,17 @@ class Bootloader:
         """Make a GRUB that finds the root filesystem and goes on there; gives ``target``."""
         grub = self.tree / _SCRATCH[1:]
         grub.mkdir(parents=True)
-        (grub / "load.cfg").write_text(template("load.cfg", self.uuid), encoding="ascii")
-        core = ("grub-mkimage", "-O", platform, "-p", "/boot/grub", "-c", f"{_SCRATCH}/load.cfg")
+        (grub / "load.cfg").write_text(template("load.cfg", self.uuid, self.naming), encoding="ascii")
+        program, directory = f"{self.naming.prefix}-mkimage", self.naming.directory
+        core = (program, "-O", platform, "-p", directory, "-c", f"{_SCRATCH}/load.cfg")
         self._run(*core, "-o", f"{_SCRATCH}/core", *modules, *_CORE_MODULES)
         shutil.copyfile(grub / "core", target)
         shutil.rmtree(grub)
         return target
+
+    @property
+    def _directory(self) -> Path:
+        return self.tree / self.naming.directory[1:]
 
     @contextlib.contextmanager
     def _device(self, file: Path) -> Iterator[None]:
@@ -160,23 +187,36 @@ class Bootloader:
         process.run(argv, self.console, what="cannot install the bootloader", env=GUEST_ENVIRONMENT)
 
 
-def template(name: str, uuid: str) -> str:
+def template(name: str, uuid: str, naming: Naming) -> str:
     """Give one of the configuration files under ``files/`` for a root filesystem with a UUID."""
-    return (FILES / name).read_text(encoding="ascii").replace("@UUID@", uuid)
+    text = (FILES / name).read_text(encoding="ascii")
+    return text.replace("@UUID@", uuid).replace("@DIRECTORY@", naming.directory)
 
 
-def esp_programs(efi: Efi, exists: Callable[[str], bool]) -> dict[str, str]:
+def esp_programs(efi: Efi, exists: Callable[[str], bool], vendor: str = "") -> dict[str, str]:
     """Say which of the image's files go onto the ESP where the distribution signs: absolute paths by their name there.
 
+    The shim's fallback program is left out: it would write boot entries into each machine's firmware and start it anew.
+
     :param exists: tells whether the image has a path
+    :param vendor: folder that the packages fill below /boot/efi/EFI, "" where they put the programs elsewhere
     :raises MkimageError: it lacks one of them
     """
-    shim, name = "/usr/lib/shim", efi.suffix
-    candidates = {
-        f"EFI/BOOT/BOOT{name.upper()}.EFI": (f"{shim}/shim{name}.efi.signed.latest", f"{shim}/shim{name}.efi.signed"),
-        f"EFI/BOOT/grub{name}.efi": (f"/usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed",),
-        f"EFI/BOOT/mm{name}.efi": (f"{shim}/mm{name}.efi.signed", f"{shim}/mm{name}.efi"),
+    shim, name, ready = "/usr/lib/shim", efi.suffix, f"/boot/efi/EFI/{vendor}"
+    candidates: dict[str, tuple[str, ...]] = {
+        f"EFI/BOOT/BOOT{name.upper()}.EFI": (f"{ready}/shim{name}.efi",),
+        f"EFI/BOOT/grub{name}.efi": (f"{ready}/grub{name}.efi",),
+        f"EFI/BOOT/mm{name}.efi": (f"{ready}/mm{name}.efi",),
     }
+    if not vendor:
+        candidates = {
+            f"EFI/BOOT/BOOT{name.upper()}.EFI": (
+                f"{shim}/shim{name}.efi.signed.latest",
+                f"{shim}/shim{name}.efi.signed",
+            ),
+            f"EFI/BOOT/grub{name}.efi": (f"/usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed",),
+            f"EFI/BOOT/mm{name}.efi": (f"{shim}/mm{name}.efi.signed", f"{shim}/mm{name}.efi"),
+        }
     found = {name: next(filter(exists, paths), "") for name, paths in candidates.items()}
     missing = [candidates[name][-1] for name, path in found.items() if not path]
     if missing:

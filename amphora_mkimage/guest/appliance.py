@@ -204,7 +204,7 @@ class ApplianceBuild:
             self.guest.mkdir_p(f"{esp}/{directory}")
         for name, path in programs.items():
             self._session.call("cp", path, f"{esp}/{name}")
-        self.guest.write(f"{esp}/{stub}", bootloader.template("esp-grub.cfg", self._uuid).encode())
+        self.guest.write(f"{esp}/{stub}", bootloader.template("esp-grub.cfg", self._uuid, bootloader.DEBIAN).encode())
         self._session.call("umount", esp)
 
     @contextlib.contextmanager

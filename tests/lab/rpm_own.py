@@ -123,7 +123,7 @@ def grub(maker: Maker, tree: Path) -> None:
             name = path.name.replace("grub-", "grub2-", 1)
             maker.put(tools, f"/{directory}/{name}", _renamed(path.read_bytes()), mode=0o755)
     for path in sorted((tree / "etc/grub.d").iterdir()):
-        if path.name not in ("05_debian_theme", "25_bli"):
+        if path.name not in ("00_tuned", "05_debian_theme", "25_bli"):  # the first is tuned's
             content = _renamed(path.read_bytes())
             if path.name == "10_linux":
                 first, _, rest = content.partition(b"\n")

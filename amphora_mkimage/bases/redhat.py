@@ -1,0 +1,43 @@
+"""Fedora, CentOS Stream, Rocky Linux and RHEL: from their cloud images, by their own dnf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amphora_mkimage.bases.base import Base, Release
+from amphora_mkimage.bases.published import PUBLISHED
+
+#: Red Hat Enterprise Linux 9 and what is built from it have Python 3.9 at /usr/bin/python3.
+_PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
+#: What a disk needs for both firmwares; grub2-pc brings the modules of the one for a BIOS.
+_BOOTLOADER = {"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
+
+
+def _base(name: str, default: str, releases: Mapping[str, Release], vendor: str = "") -> Base:
+    return Base(
+        name=name,
+        distribution=name,
+        default_release=default,
+        releases=releases,
+        kernels={"amd64": "kernel"},
+        bootloader=_BOOTLOADER,
+        dnf=True,
+        published=True,
+        vendor=vendor,
+        fips=True,
+        minimum_gib=3,
+    )
+
+
+def _of_series(name: str, *refused: str) -> Base:
+    """Give a base that has the releases which are published, and those that are refused."""
+    series = PUBLISHED[name]
+    old = {release: Release(release, refused=_PYTHON_TOO_OLD) for release in refused}
+    return _base(name, series.default, old | {release: Release(release) for release in series.releases})
+
+
+FEDORA = _of_series("fedora")
+CENTOS = _of_series("centos", "9-stream")
+ROCKY = _of_series("rocky", "9")
+#: Nothing of it is published without a subscription: the image is the user's own.
+RHEL = _base("rhel", "10", {"9": Release("9", refused=_PYTHON_TOO_OLD), "10": Release("10")}, vendor="redhat")

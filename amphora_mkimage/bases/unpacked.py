@@ -1,0 +1,60 @@
+"""The tree of a base image as it was published: unpacked once, kept in the cache, looked at before it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amphora_mkimage import unpack
+from amphora_mkimage.bases.base import Base
+from amphora_mkimage.bases.image import BaseImage, unpacked_key
+from amphora_mkimage.errors import BadValueError, MkimageError
+from amphora_mkimage.unpack.tar_format import printable
+from amphora_mkimage.workplace import Workplace
+
+#: Where os-release(5) is a file; /etc/os-release is a link to it in every base of ours.
+OS_RELEASE = "usr/lib/os-release"
+
+
+def snapshot(place: Workplace, image: BaseImage) -> Path:
+    """Give the snapshot of a base image; when it had to be made, the tree is there as well."""
+    key = unpacked_key(image.obtained)
+    kept = place.store.checked_base(key)
+    if kept is not None:
+        return kept
+    with place.console.step("unpack the base image"):
+        place.tree.mkdir()
+        unpack_file = unpack.squashfs if unpack.kind(image.file) is unpack.Kind.SQUASHFS else unpack.tar
+        unpack_file(image.file, place.tree, unpack.Limits(), place.console)
+    with place.console.step("cache the base image"):
+        place.pack(key)
+    kept = place.store.checked_base(key)
+    if kept is None:
+        raise MkimageError(
+            "the base image that was just cached cannot be read back", "check the disk of the cache (-c)"
+        )
+    return kept
+
+
+def tree(place: Workplace, kept: Path) -> None:
+    """Have the tree of a snapshot, unless it is there already."""
+    if not place.tree.exists():
+        with place.console.step("unpack the cached base image"):
+            place.unpack(kept)
+
+
+def check_identity(os_release: str, base: Base, release: str) -> None:
+    """Refuse an image of another system than was asked for: package names, mirrors and kernels would be wrong.
+
+    :param os_release: text of os-release(5)
+    :param release: name of the release
+    :raises BadValueError: it is another distribution's, or another release
+    """
+    pairs = (line.partition("=") for line in os_release.splitlines())
+    facts = {key: value.strip("\"'") for key, _, value in pairs}
+    name = printable(facts.get("PRETTY_NAME") or facts.get("ID") or "a system without a name")
+    if facts.get("ID") != base.distribution:
+        raise BadValueError(f"-i {base.name}: the base image is {name}", "name its distribution with -i")
+    # "10-stream" is version 10, and so is "10.2"; Debian's family goes by its code names.
+    version = facts.get("VERSION_ID", "").partition(".")[0] if base.dnf else facts.get("VERSION_CODENAME", "")
+    if version != release.partition("-")[0]:
+        raise BadValueError(f"-d {release}: the base image is {name}", "name its release with -d")
