@@ -223,7 +223,8 @@ class _Worker:
             loader.configure()
         labels = {}
         if request.base.dnf:
-            with console.step("ask for SELinux labels"), guest.mounted():
+            # Not mounted: the directories that something is mounted on have labels of their own.
+            with console.step("ask for SELinux labels"):
                 labels = selinux_labels.labels(guest)
         with console.step("write the disk"):
             places = layout.partition(disk, request.size_gib, request.arch, console)

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from requests.utils import should_bypass_proxies
-
 from amphora_mkimage.bases.mirror import CA_VARIABLES
 from amphora_mkimage.errors import BadValueError, MkimageError
 
@@ -81,6 +79,9 @@ def _proxy(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
     dnf takes one proxy for all that a repository asks for, curl's variables one for each scheme: the scheme of its
     first address decides.
     """
+    # Not before: it needs requests, without which bootstraps work.
+    from requests.utils import should_bypass_proxies  # noqa: PLC0415
+
     first = next((options[key] for key in ("metalink", "mirrorlist", "baseurl") if options.get(key)), "").split()
     url = urlsplit(first[0] if first else "")
     names = ("https_proxy", "HTTPS_PROXY") if url.scheme == "https" else ("http_proxy",)

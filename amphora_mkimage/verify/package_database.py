@@ -76,7 +76,8 @@ def parse_rpm(database: bytes, log: bytes) -> list[Package]:
             blobs = _blobs(path)
         except sqlite3.Error as error:
             raise DatabaseError(str(error)) from error
-    return [_package(blob) for blob in blobs]
+    packages = (_package(blob) for blob in blobs)
+    return [package for package in packages if package.name != "gpg-pubkey"]  # a key that rpm lists among them
 
 
 def _blobs(path: Path) -> list[bytes]:

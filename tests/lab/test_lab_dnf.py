@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from rpm_repository import Repository
 from serve import Site, Upstream
 
 from amphora_mkimage import cli, packages, request, settings
-from amphora_mkimage.bases import BASES, dnf
+from amphora_mkimage.bases import dnf
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest import userns
@@ -53,12 +52,8 @@ def site(name: str, redhat_upstream: Upstream) -> Site:
 
 
 def wanted_request(name: str) -> Request:
-    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", "debian-minimal"])), {})
-    made = request.make(values, {}, lambda text: None)
-    base = dataclasses.replace(
-        BASES["debian-minimal"], distribution=name, bootloader={"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
-    )
-    return dataclasses.replace(made, base=base, kernel_package="kernel")
+    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", name])), {})
+    return request.make(values, {}, lambda text: None)
 
 
 def build(root: Path, name: str, mirror: str, wanted: list[str]) -> tuple[str, str]:

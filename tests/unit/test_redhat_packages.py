@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -10,16 +9,14 @@ import pytest
 
 import amphora_mkimage.package_lists
 from amphora_mkimage import cli, packages, request, settings
-from amphora_mkimage.bases import BASES
 
 LISTS = Path(next(iter(amphora_mkimage.package_lists.__path__)))
 
 
 def groups(distribution: str, *argv: str) -> dict[str, list[str]]:
-    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", "debian-minimal", *argv])), {})
-    made = request.make(values, {}, lambda text: None)
-    base = dataclasses.replace(BASES["debian-minimal"], distribution=distribution)
-    return packages.groups(dataclasses.replace(made, base=base))
+    environ = {"DIB_LOCAL_IMAGE": __file__} if distribution == "rhel" else {}
+    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", distribution, *argv])), environ)
+    return packages.groups(request.make(values, environ, lambda text: None))
 
 
 @pytest.mark.parametrize("distribution", ["fedora", "centos", "rocky", "rhel"])

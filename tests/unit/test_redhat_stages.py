@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from amphora_mkimage import cli, request, settings
-from amphora_mkimage.bases import BASES
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
@@ -60,10 +58,9 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recording
 
 
 def wanted(*argv: str, distribution: str = "fedora") -> Request:
-    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", "debian-minimal", *argv])), {})
-    made = request.make(values, {}, lambda text: None)
-    base = dataclasses.replace(BASES["debian-minimal"], distribution=distribution)
-    return dataclasses.replace(made, base=base)
+    environ = {"DIB_LOCAL_IMAGE": __file__} if distribution == "rhel" else {}
+    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", distribution, *argv])), environ)
+    return request.make(values, environ, lambda text: None)
 
 
 @pytest.mark.parametrize("distribution", ["fedora", "centos", "rocky", "rhel", "debian", "ubuntu"])

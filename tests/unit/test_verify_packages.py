@@ -53,7 +53,7 @@ def test_dpkg() -> None:
 
 
 def test_rpm(tmp_path: Path) -> None:
-    content = rpm_database(["haproxy", "keepalived"], tmp_path / "rpmdb.sqlite")
+    content = rpm_database(["gpg-pubkey", "haproxy", "keepalived"], tmp_path / "rpmdb.sqlite")
     assert parse_rpm(content, b"") == [
         Package("haproxy", "3.0-1.fc42", "x86_64"),
         Package("keepalived", "3.0-1.fc42", "x86_64"),

@@ -1,0 +1,145 @@
+"""Red Hat's family, against stand-ins of its upstreams (tests/lab/): whole builds from the published disk image."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redhat import DISTRIBUTIONS
+from serve import Site, Upstream
+
+from amphora_mkimage import process
+from amphora_mkimage.console import Console
+from amphora_mkimage.verify.command import verify
+
+#: The directory of a mirror that holds what BASE_OS_MIRROR should name.
+MIRRORS = {"fedora": "fedora/linux", "centos": "centos-stream", "rocky": "rocky"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """One build.
+
+    :param environment: that it was made with
+    """
+
+    name: str
+    site: Site
+    environment: dict[str, str]
+    cache: Path
+    qcow2: Path
+    manifest: dict
+    stderr: str
+
+
+def environment(site: Site, name: str) -> dict[str, str]:
+    distribution = DISTRIBUTIONS[name]
+    return {
+        "BASE_OS_MIRROR": f"{site.url}/{MIRRORS[name]}",
+        "DIB_CLOUD_IMAGES": f"{site.url}/{Path(distribution.image).parent}",
+        "DIB_CLOUD_IMAGES_KEYRING": str(site.root / f"{name}.gpg"),
+        "no_proxy": "127.0.0.1",
+    }
+
+
+@pytest.fixture(
+    scope="module",
+    params=["fedora", pytest.param("centos", marks=pytest.mark.slow), pytest.param("rocky", marks=pytest.mark.slow)],
+)
+def image(
+    request: pytest.FixtureRequest, redhat_upstream: Upstream, run_cli, tmp_path_factory: pytest.TempPathFactory
+) -> Image:
+    name = str(request.param)
+    site = redhat_upstream(name)
+    place, cache = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("cache")
+    env = environment(site, name)
+    done = run_cli("-i", name, "-o", place / "a", "-w", place, "-c", cache, "-l", place / "log", env=env)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((place / "a.qcow2.manifest.json").read_text())
+    return Image(name, site, env, cache, place / "a.qcow2", manifest, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def root(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root filesystem of the image, in a file of its own."""
+    disk = tmp_path_factory.mktemp("root") / "disk.raw"
+    process.run(["qemu-img", "convert", "-O", "raw", str(image.qcow2), str(disk)], Console(), what="cannot convert")
+    return disk
+
+
+def test_it_is_complete(image: Image) -> None:
+    report = verify(image.qcow2, Console())
+    assert report.complete, report.text()
+
+
+def test_the_manifest_says_where_it_comes_from(image: Image) -> None:
+    base, distribution = image.manifest["base"], DISTRIBUTIONS[image.name]
+    assert base["image"]["url"].endswith(f"/{Path(distribution.image).name}")
+    assert bool(base["image"]["signed_by"]) == bool(distribution.signed)
+    assert base["mirror"] == image.environment["BASE_OS_MIRROR"]
+    names = {package["name"] for package in image.manifest["packages"]}
+    assert names >= {"haproxy", "keepalived", "ipvsadm", "kernel", "grub2-efi-x64", "shim-x64", "NetworkManager"}
+    assert not names & {"firewalld", "gpg-pubkey"}
+    assert image.manifest["settings"]["mandatory_access_control"] == "permissive"
+
+
+def test_files_have_their_selinux_labels(image: Image, root: Path) -> None:
+    """Written by debugfs, so also read by it; nothing is relabelled at the first boot."""
+    table = json.loads(subprocess.run(["sfdisk", "--json", root], capture_output=True, text=True, check=True).stdout)
+    offset = table["partitiontable"]["partitions"][-1]["start"] * 512
+
+    def debugfs(*commands: str) -> list[str]:
+        text = "".join(f"{command}\n" for command in commands)
+        argv = ["debugfs", "-f", "-", f"{root}?offset={offset}"]
+        return subprocess.run(argv, input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    labels = {
+        "/": "default_t",
+        "/proc": "default_t",
+        "/etc/shadow": "shadow_t",
+        "/usr/sbin/haproxy": "haproxy_exec_t",
+        "/boot/grub2/grub.cfg": "boot_t",
+        "/var/lib/octavia": "var_t",
+    }
+    for path, label in labels.items():
+        assert any(f":object_r:{label}:s0" in line for line in debugfs(f'ea_list "{path}"')), path
+    assert ".autorelabel" not in " ".join(debugfs("ls -l /"))
+
+
+def build_again(image: Image, run_cli, place: Path, name: str, *arguments: str):
+    return run_cli(
+        "-i", image.name, "-t", "tar", "-o", place / name, "-w", place, "-c", image.cache, *arguments,
+        env=image.environment,
+    )  # fmt: skip
+
+
+def test_a_second_build_installs_nothing(image: Image, run_cli, tmp_path: Path) -> None:
+    done = build_again(image, run_cli, tmp_path, "b")
+    assert done.returncode == 0, done.stderr
+    for step in ("install packages", "download packages", "appliance", "fetching"):
+        assert step not in done.stderr
+    manifest = json.loads((tmp_path / "b.tar.manifest.json").read_text())
+    assert manifest["packages"] == image.manifest["packages"]
+    assert manifest["base"]["cached"] and manifest["base"]["image"]["cached"]
+
+
+@pytest.mark.slow
+def test_switches(image: Image, run_cli, tmp_path: Path) -> None:
+    """Another selection is installed anew, from the tree of the disk that was kept."""
+    done = build_again(image, run_cli, tmp_path, "b", "-n", "-m", "-e")
+    assert done.returncode == 0, done.stderr
+    assert "install packages" in done.stderr
+    assert "appliance" not in done.stderr
+    names = {package["name"] for package in json.loads((tmp_path / "b.tar.manifest.json").read_text())["packages"]}
+    assert names >= {"haproxy", "tuned"}
+    assert not names & {"openssh-server", "irqbalance"}
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        selinux, grub = (tar.extractfile(f"./{name}") for name in ("etc/selinux/config", "etc/default/grub"))
+        assert selinux is not None
+        assert grub is not None
+        assert "SELINUX=enforcing" in selinux.read().decode().splitlines()
+        assert "isolcpus=1-N" in grub.read().decode()
