@@ -116,7 +116,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "release",
-        "release of the base system, by codename (default: its current stable)",
+        "release of the base system: a codename, in Red Hat's family a version (default: its current stable)",
         ("-d", "--release"),
         _env("AMP_DIB_RELEASE", "DIB_RELEASE"),
         "RELEASE",

@@ -41,7 +41,7 @@ class Package:
 
     :param files: absolute paths in the tree, directories included
     :param config: those of them that are configuration
-    :param scriptlets: shell text by section ("pre", "post", "posttrans")
+    :param scriptlets: shell text by section ("pre", "post", "posttrans", "transfiletriggerin -- /usr/lib")
     :param requires: names; those in ``requires_first`` must be installed before
     """
 
@@ -119,7 +119,8 @@ def _section(package: Package, file_list: Path) -> str:
     lines += [f"Provides: {name}" for name in sorted(package.provides)]
     lines += [f"%description -n {package.name}", "Made from Debian's packages for tests."]
     for section, script in package.scriptlets.items():
-        lines += [f"%{section} -n {package.name}", script.replace("%", "%%")]
+        kind, _, paths = section.partition(" ")
+        lines += [f"%{kind} -n {package.name} {paths}".rstrip(), script.replace("%", "%%")]
     # rpmbuild takes an empty list for a mistake, but a package of dependencies has no files.
     lines.append(f"%files -n {package.name}" + (f" -f {file_list}" if package.files else ""))
     lines.append("%defattr(-,root,root,-)")
