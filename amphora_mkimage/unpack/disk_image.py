@@ -56,7 +56,7 @@ def disk(
             try:
                 with console.step("Finding the operating system"):
                     found, places = system.mount(appliance)
-                console.note(f"{path.name} has {found.name}")
+                console.note(f"found {found.name}")
                 with console.step("Copying its files"):
                     size = _write_tar(appliance, places, limits, path.name)
             except TreeError as error:

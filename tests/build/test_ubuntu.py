@@ -16,6 +16,7 @@ import ubuntu
 from signing import Signer
 from static_server import serving
 
+from amphora_mkimage.bases import BASES
 from amphora_mkimage.console import Console
 from amphora_mkimage.verify.command import verify
 
@@ -106,7 +107,11 @@ def test_deferred_work_was_done(names: dict[str, tarfile.TarInfo]) -> None:
 
 
 def test_a_second_build_downloads_and_installs_nothing(image: Image, ubuntu_lab, run_cli, tmp_path: Path) -> None:
-    done = build(run_cli, ubuntu_lab.environment, tmp_path, image.cache, "-t", "tar", "-l", str(tmp_path / "log"))
+    environment = dict(ubuntu_lab.environment)
+    if not Path(BASES["ubuntu"].keyring).exists():
+        # As on most hosts: the keyring is then the image's own, at a path of this build's, and the base is still found.
+        del environment["DIB_APT_KEYRING"]
+    done = build(run_cli, environment, tmp_path, image.cache, "-t", "tar", "-l", str(tmp_path / "log"))
     assert done.returncode == 0, done.stderr
     assert "unpack the cached base\n" in done.stderr
     for step in ("install packages", "download packages", "unpack the base image", "fetching"):

@@ -48,6 +48,8 @@ _META = {
     "snapd": "",
     "ubuntu-pro-client": "",
 }
+#: Brings the lab's key, at the path of the real one.
+_KEYRING = "ubuntu-keyring"
 #: What Ubuntu's minimal cloud image has, as far as it matters here.
 _IN_IMAGE = (
     *("cloud-init", "netplan.io", "openssh-server", "sudo", "rsyslog", "snapd", "ubuntu-pro-client", "ubuntu-minimal"),
@@ -149,6 +151,9 @@ def _fill(place: Path, archive: Archive) -> None:
         _relabel(pool)
         for name, depends in _META.items():
             _build(pool, {"Package": name, "Version": "1.0ubuntu1", "Depends": depends})
+        _build(
+            pool, {"Package": _KEYRING, "Version": "2023.11"}, {BASES["ubuntu"].keyring: signer.public(armour=False)}
+        )
         security = place / "ubuntu/pool-security"
         security.mkdir()
         _update(pool, security)
@@ -160,7 +165,7 @@ def _fill(place: Path, archive: Archive) -> None:
 
 
 def _relabel(pool: Path) -> None:
-    """Make base-files say that this is Ubuntu, and Ubuntu's keyring package carry the lab's key."""
+    """Make base-files say that this is Ubuntu."""
     (original,) = pool.glob("base-files_*.deb")
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name) / "tree"
@@ -177,16 +182,24 @@ def _relabel(pool: Path) -> None:
     original.unlink()
 
 
-def _build(target: Path, fields: Mapping[str, str]) -> None:
+def _build(target: Path, fields: Mapping[str, str], files: Mapping[str, bytes] | None = None) -> None:
+    """Make a package.
+
+    :param files: content by path
+    """
     with tempfile.TemporaryDirectory() as name:
         tree = Path(name)
         (tree / "DEBIAN").mkdir()
         more = {"Architecture": "all", "Maintainer": "nobody <nobody@example.invalid>", "Description": "stand-in"}
         text = "".join(f"{key}: {value}\n" for key, value in {**fields, **more}.items() if value)
         (tree / "DEBIAN/control").write_text(text)
-        document = tree / f"usr/share/{fields['Package']}/stand-in"
-        document.parent.mkdir(parents=True)
-        document.write_text("made for a test\n")
+        for path, content in {
+            f"/usr/share/{fields['Package']}/stand-in": b"made for a test\n",
+            **(files or {}),
+        }.items():
+            file = tree / path[1:]
+            file.parent.mkdir(parents=True)
+            file.write_bytes(content)
         tree.chmod(0o755)
         subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, target], check=True, capture_output=True)
 
@@ -242,7 +255,7 @@ def _image(place: Path, url: str, signer: Signer) -> None:
     target = place / IMAGE_DIRECTORY
     target.mkdir(parents=True)
     source = f"deb [signed-by={place / 'keyring.gpg'}] {url}/ubuntu {RELEASE} main universe"
-    argv = ["mmdebstrap", "--variant=apt", f"--include={','.join(_IN_IMAGE)}", "--format=tar"]
+    argv = ["mmdebstrap", "--variant=apt", f"--include={','.join((*_IN_IMAGE, _KEYRING))}", "--format=tar"]
     argv += ['--aptopt=APT::Sandbox::User "root"']  # _apt may not read the key where the cache is root's alone
     # What the build of Ubuntu's images leaves in them.
     argv += [f"--customize-hook=sync-in {_FILES / 'image'} /"]
