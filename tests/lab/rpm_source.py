@@ -267,6 +267,12 @@ def adapt(tree: Path) -> None:
     (tree / "usr/lib/kernel/install.d/51-dracut-rescue.install").unlink()
     cloud = tree / "etc/cloud/cloud.cfg"
     cloud.write_text(re.sub(r"distro: debian", "distro: fedora", cloud.read_text()), encoding="utf-8")
+    # cloud-init's units differ with the distribution that they are built for.
+    network = tree / "usr/lib/systemd/system/cloud-init-network.service"
+    early = r"^(DefaultDependencies=no|Before=sysinit.target|After=systemd-networkd.*)\n"
+    text = re.sub(early, "", network.read_text(), flags=re.MULTILINE)
+    services = "After=NetworkManager.service\nAfter=NetworkManager-wait-online.service\n"
+    network.write_text(text.replace("After=networking.service\n", services), encoding="utf-8")
 
 
 def _add_units(tree: Path, package: Package) -> None:
