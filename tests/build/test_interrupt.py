@@ -75,7 +75,6 @@ def test_nothing_is_left(point: str, number: int, start_cli, seed_cache, cache_d
     output.mkdir()
     work.mkdir()
     marker = f"AMPHORA_TEST_MARKER={tmp_path}"
-    mounts = Path("/proc/self/mounts").read_text()
     child = start_cli(
         *("-i", "debian-minimal", "-t", "qcow2,tar", "-o", output / "a", "-w", work, "-c", cache, *arguments),
         env=dict([marker.split("=", 1)]),
@@ -106,6 +105,7 @@ def test_nothing_is_left(point: str, number: int, start_cli, seed_cache, cache_d
     )
     assert list(output.iterdir()) == []
     assert list(work.iterdir()) == []
-    assert Path("/proc/self/mounts").read_text() == mounts
+    # Of ours: other programs of the host may mount what they like meanwhile.
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
     if not cached:
         assert list((cache / "amphora-mkimage/bases").glob("[!.]*")) == []
