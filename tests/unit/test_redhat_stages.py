@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from amphora_mkimage import cli, request, settings
+from amphora_mkimage import cli, packages, request, settings
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
-from amphora_mkimage.stages import grub2, network_manager, redhat, selinux
+from amphora_mkimage.stages import fips, grub2, network_manager, redhat, selinux
 
 STAGES = (grub2, network_manager, redhat, selinux)
 ENTRY = """\
@@ -69,7 +69,7 @@ def test_they_are_for_the_family_only(distribution: str) -> None:
     assert applies == {distribution not in ("debian", "ubuntu")}
 
 
-@pytest.mark.parametrize("flag", [(), ("-m",)])
+@pytest.mark.parametrize("flag", [(), ("-m",), ("-y",), ("-m", "-y")])
 def test_the_kernel_is_told_the_same_in_both_places(
     guest: RecordingGuest, tmp_path: Path, flag: tuple[str, ...]
 ) -> None:
@@ -79,7 +79,8 @@ def test_the_kernel_is_told_the_same_in_both_places(
     assert fields["linux"] == "/boot/vmlinuz-6.11.4-301.fc44.x86_64"
     assert fields["initrd"] == "/boot/initramfs-6.11.4-301.fc44.x86_64.img"
     assert fields["options"].startswith("root=LABEL=cloudimg-rootfs ro console=tty0 console=ttyS0,115200 ")
-    assert ("isolcpus=1-N" in fields["options"]) == bool(flag)
+    assert ("isolcpus=1-N" in fields["options"]) == ("-m" in flag)
+    assert ("fips=1" in fields["options"]) == ("-y" in flag)
     assert (tmp_path / "etc/kernel/cmdline").read_text() == fields["options"] + "\n"
     assert fields["grub_class"] == "fedora"
     # What a shell makes of the defaults is what the entry says.
@@ -121,3 +122,11 @@ def test_other_places(guest: RecordingGuest, tmp_path: Path) -> None:
     assert hook.stat().st_mode & 0o777 == 0o755
     assert "make_resolv_conf" in hook.read_text()
     assert ["systemctl", "disable", "haproxy.service"] in guest.commands
+
+
+def test_fips(guest: RecordingGuest) -> None:
+    assert fips.applies(wanted("-y"))
+    assert not fips.applies(wanted())
+    assert "crypto-policies-scripts" in packages.wanted(wanted("-y"))
+    fips.run(guest, wanted("-y"))
+    assert guest.commands == [["update-crypto-policies", "--no-reload", "--set", "FIPS"]]
