@@ -100,7 +100,9 @@ def _act_as_root(directory: Path) -> tuple[str, str] | None:
         try:
             step(directory)
         except OSError as error:
-            return name, error.strerror or str(error)
+            text = error.strerror or str(error)
+            # Our own calls say what they cannot, which is the step once more.
+            return name, os.strerror(error.errno) if text.startswith(f"cannot {name} ") and error.errno else text
     return None
 
 
