@@ -26,10 +26,11 @@ from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selin
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import foreign, userns
+from amphora_mkimage.guest import foreign, id_maps, userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
 from amphora_mkimage.plan import Plan
+from amphora_mkimage.probe import namespaces
 from amphora_mkimage.workplace import Workplace
 
 
@@ -49,7 +50,8 @@ def build(plan: Plan, console: Console) -> None:
     :raises MkimageError: and subclasses; then no output exists and nothing is left behind
     """
     request = plan.request
-    id_map = userns.plan_id_map()
+    namespaces.require(console)
+    id_map = id_maps.plan()
     foreign.require(request.arch, id_map)
     request.cache_dir.mkdir(parents=True, exist_ok=True)
     request.working_dir.mkdir(parents=True, exist_ok=True)
@@ -105,7 +107,7 @@ def _archive(
 
 
 @contextlib.contextmanager
-def _working_directory(parent: Path, id_map: userns.IdMap) -> Iterator[Path]:
+def _working_directory(parent: Path, id_map: id_maps.IdMap) -> Iterator[Path]:
     """Give a directory of our own; what others' ids own in it afterwards (-f, and the build was killed) goes too."""
     work = Path(tempfile.mkdtemp(prefix=".amphora-mkimage-", dir=parent))
     try:

@@ -133,7 +133,8 @@ def _of_host(base: Base, arch: str) -> Mirror | None:
 def _of_mmdebstrap(base: Base, release: str, arch: str) -> Mirror:
     """Ask mmdebstrap which archive it would use: the sources.list that it writes, read by a hook."""
     hook = Path(__file__).with_name("hooks") / "print-sources"
-    argv = ["mmdebstrap", "--variant=custom", "--skip=update,download,check/qemu", "--format=null"]
+    # chrootless: nothing is run in a chroot here, and an ordinary user needs no namespaces for it.
+    argv = ["mmdebstrap", "--mode=chrootless", "--variant=custom", "--skip=update,download,check/qemu", "--format=null"]
     argv += [f"--architectures={arch}"]
     try:
         # The hook ends mmdebstrap by failing, as soon as it has what it came for.

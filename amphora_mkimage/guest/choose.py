@@ -22,7 +22,7 @@ KINDS = ("namespace", "appliance")
 _NAME = "guest"
 #: What changes the answer without a reboot, and is looked at on every use: rights and programs that somebody gives.
 _INPUTS = (
-    *("/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap", "/usr/bin/supermin", "/boot"),
+    *("/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap", "/proc/self/uid_map", "/usr/bin/supermin", "/boot"),
     *("/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone"),
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
 )
@@ -100,7 +100,16 @@ def _state(environ: Mapping[str, str]) -> list[object]:
             state.append(path.read_text().strip() if name.startswith("/proc/") else path.stat().st_mtime_ns)
         except OSError:
             state.append("-")
-    return state
+    return [*state, *_confinement()]
+
+
+def _confinement() -> list[str]:
+    """Describe what a container takes from us; another one with other options may share the cache and the boot."""
+    kept = ("CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:")
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    masks = sum(point.startswith("/proc/") for point in points)
+    return [*(line.replace("\t", "") for line in status if line.startswith(kept)), f"masks:{masks}"]
 
 
 def _from_fields(fields: dict[str, Any] | None) -> Choice | None:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage.errors import HostError
-from amphora_mkimage.guest import userns
+from amphora_mkimage.guest import id_maps, userns
 
 _LOAD = 0x400000
 _ALIGNMENT = 0x10000  # the largest page of any of them
+_NO_CHROOT = "chroot(2) is refused"
 _INSTALL = (
     "as root on the host: apt install qemu-user-static binfmt-support (Debian 13: qemu-user-binfmt), or register"
     " qemu-user with the flag F otherwise"
@@ -69,7 +70,7 @@ _PROGRAMS = {
 }
 
 
-def require(arch: str, id_map: userns.IdMap | None = None) -> None:
+def require(arch: str, id_map: id_maps.IdMap | None = None) -> None:
     """Make sure that programs of an architecture run here.
 
     :param arch: dpkg's name
@@ -78,6 +79,8 @@ def require(arch: str, id_map: userns.IdMap | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
         refused = userns.run(lambda: _try(_PROGRAMS[arch], Path(directory)), id_map=id_map)
     if refused:
+        if refused == _NO_CHROOT:
+            raise HostError("this host lets nobody change the root directory", userns.SEE_CHECK)
         raise HostError(f"this host cannot run programs for {arch}: {refused}", _remedy(arch))
 
 
@@ -90,6 +93,8 @@ def _try(program: _Program, root: Path) -> str:
     try:
         # Not the program chroot: execvp(3), which it calls, turns "no such format" into "no such shell".
         done = subprocess.run(["/program"], preexec_fn=lambda: os.chroot(root), env={}, check=False)
+    except subprocess.SubprocessError:  # preexec_fn raised, and its error is lost
+        return _NO_CHROOT
     except OSError as error:
         if error.errno == errno.ENOEXEC:
             return "the kernel does not know them"

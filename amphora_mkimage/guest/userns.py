@@ -14,20 +14,18 @@ import ctypes.util
 import errno
 import os
 import pickle
-import pwd
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.guest import id_maps
+from amphora_mkimage.guest.id_maps import IdMap
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -36,46 +34,14 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 0x1, 0x20, 0x1000, 0x4000, 0x40000, 0x200000
-_CAP_SETGID, _CAP_SETUID = 6, 7
 
-#: Ids that a distribution's static and dynamic system users need (deb-policy 9.2.2 reserves 0-64999, nobody is 65534).
-IDS = 65536
+#: The remedy when the kernel refuses without a reason; ``check`` looks for one.
+SEE_CHECK = "run `amphora-mkimage check`"
 #: How long a namespace may take to remove its working tree before it is killed.
 _GRACE_SECONDS = 20.0
 
 _libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class IdMap:
-    """How ids inside map to ids outside: lines of (inside, outside, count), for uid_map and for gid_map."""
-
-    uids: tuple[tuple[int, int, int], ...]
-    gids: tuple[tuple[int, int, int], ...]
-    privileged: bool  #: the maps can be written directly, without newuidmap
-
-
-def plan_id_map() -> IdMap:
-    """Choose the id map for this user.
-
-    :raises HostError: the user has no subordinate ids, or too few of them
-    """
-    if _can_write_maps():
-        return IdMap(_identity("/proc/self/uid_map"), _identity("/proc/self/gid_map"), privileged=True)
-    uid, gid = os.getuid(), os.getgid()
-    name = _user_name(uid)
-    sub_uid = _subordinate("/etc/subuid", uid, name)
-    sub_gid = _subordinate("/etc/subgid", uid, name)
-    for tool in ("newuidmap", "newgidmap"):
-        if shutil.which(tool) is None:
-            raise HostError(f"{tool} is not installed", "install the package uidmap (shadow-utils on RPM systems)")
-    # Id 0 inside is the user outside: what the build writes into the cache and the output then belongs to the user.
-    return IdMap(
-        ((0, uid, 1), (1, sub_uid, IDS - 1)),
-        ((0, gid, 1), (1, sub_gid, IDS - 1)),
-        privileged=False,
-    )
 
 
 def run(
@@ -89,13 +55,13 @@ def run(
     The function runs in a forked process and its result comes back pickled. A signal that interrupts the caller, or
     the caller's death, kills the whole namespace.
 
-    :param id_map: from :func:`plan_id_map`, when it was made already
+    :param id_map: from :func:`amphora_mkimage.guest.id_maps.plan`, when it was made already
     :param on_end: called inside at the very end, after everything else in there was killed, also when the caller has
         died
     :raises HostError: this host does not allow it
     :raises MkimageError: what the function raised, or that it was killed
     """
-    id_map = id_map or plan_id_map()
+    id_map = id_map or id_maps.plan()
     result_read, result_write = os.pipe()
     go_read, go_write = os.pipe()  # closes when the caller dies; one byte is written when the id maps are set
     ready_read, ready_write = os.pipe()
@@ -241,19 +207,8 @@ def _set_maps(child: int, id_map: IdMap, ready: BinaryIO) -> None:
     answer = ready.read()
     if answer != b"r":
         reason = answer[1:].decode(errors="replace") or "the child died"
-        raise HostError(f"this host does not allow user namespaces ({reason})", "run `amphora-mkimage check`")
-    for kind, rows in (("uid", id_map.uids), ("gid", id_map.gids)):
-        if id_map.privileged:
-            text = "".join(f"{inside} {outside} {count}\n" for inside, outside, count in rows)
-            Path(f"/proc/{child}/{kind}_map").write_text(text, encoding="ascii")
-            continue
-        argv = [f"new{kind}map", str(child), *(str(number) for row in rows for number in row)]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = done.stderr.strip() or f"status {done.returncode}"
-            raise HostError(
-                f"new{kind}map failed: {reason}", f"check /etc/sub{kind} and that new{kind}map is setuid root"
-            )
+        raise HostError(f"this host does not allow user namespaces ({reason})", SEE_CHECK)
+    id_maps.write(id_map, child)
 
 
 def _receive(stream: BinaryIO) -> object:
@@ -266,56 +221,3 @@ def _receive(stream: BinaryIO) -> object:
         assert isinstance(value, MkimageError)
         raise value
     return value
-
-
-def _can_write_maps() -> bool:
-    """Whether we hold CAP_SETUID and CAP_SETGID, which writing a map of many ids asks for (user_namespaces(7))."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            return bool(effective >> _CAP_SETUID & 1) and bool(effective >> _CAP_SETGID & 1)
-    return False
-
-
-def _identity(map_file: str) -> tuple[tuple[int, int, int], ...]:
-    """Map every id below :data:`IDS` that exists here to itself.
-
-    :raises HostError: too few ids exist in this container
-    """
-    here = [tuple(int(n) for n in line.split()) for line in Path(map_file).read_text(encoding="ascii").splitlines()]
-    rows = tuple((start, start, min(count, IDS - start)) for start, _, count in here if start < IDS)
-    if sum(count for _, _, count in rows) < IDS:
-        raise HostError(
-            f"this container has fewer than {IDS} user ids ({map_file})",
-            "give the container a full id range, or run as a user with a subordinate range",
-        )
-    return rows
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container may run us with an id that nobody has
-        return str(uid)
-
-
-def _subordinate(file: str, uid: int, name: str) -> int:
-    """Find the first subordinate id of a user who owns a long enough range (subuid(5)).
-
-    :raises HostError: there is none
-    """
-    for owner, start, count in _ranges(file):
-        if owner in (name, str(uid)) and count >= IDS - 1:
-            return start
-    raise HostError(
-        f"{name} has no range of {IDS - 1} subordinate ids in {file}",
-        f"as root: usermod --add-sub{'uids' if file.endswith('uid') else 'gids'} 100000-165535 {name}",
-    )
-
-
-def _ranges(file: str) -> Iterator[tuple[str, int, int]]:
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            fields = line.strip().split(":")
-            if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
-                yield fields[0], int(fields[1]), int(fields[2])

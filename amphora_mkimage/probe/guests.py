@@ -103,14 +103,18 @@ def uefi_firmware(_console: Console) -> Outcome:
 
 def other_architectures(_console: Console) -> Outcome:
     """Run a program of each architecture that images can be built for."""
-    run, refused, remedy = [], [], ""
+    run: list[str] = []
+    errors: list[HostError] = []
     for name in ARCHITECTURES:
         try:
             foreign.require(name)
             run.append(name)
         except HostError as error:
-            refused.append(error.what.partition("programs for ")[2] or f"{name}: {error.what}")
-            remedy = error.remedy
+            errors.append(error)
+    if not run and len({error.what for error in errors}) == 1:  # nothing to do with an architecture
+        return Outcome(Result.LIMITED, f"not known: {errors[0].what}", errors[0].remedy)
+    refused = [error.what.partition("programs for ")[2] or error.what for error in errors]
+    remedy = errors[-1].remedy if errors else ""
     reason = "; not ".join(filter(None, (f"can be built: {', '.join(run)}", "; not ".join(refused))))
     return Outcome(Result.LIMITED if refused else Result.OK, reason, remedy)
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from amphora_mkimage.console import Console
-from amphora_mkimage.errors import MkimageError
-from amphora_mkimage.guest import userns
+from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.guest import id_maps, userns
 from amphora_mkimage.guest.paths import open_inside
 from amphora_mkimage.probe.outcome import Outcome, Result
 from amphora_mkimage.probe.trial import attempt
@@ -29,26 +29,43 @@ _CAPABILITY = "security.capability"
 #: struct vfs_cap_data, revision 2, effective, CAP_NET_RAW permitted (include/uapi/linux/capability.h): what ping has.
 _NET_RAW = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
 _ENTER = "enter new namespaces"
+_CHROOT = "change the root directory"
+_OPTIONS = (
+    "run the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+    " --security-opt systempaths=unconfined (podman: unmask=ALL in place of the latter two)"
+)
 
 
 def user_namespaces(_console: Console) -> Outcome:
     """Be root with real ids in new namespaces; mount, own and mark files there."""
-    id_map = userns.plan_id_map()
+    id_map = id_maps.plan()
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
         act = functools.partial(_act_as_root, Path(directory))
         try:
             refused = attempt(lambda: userns.run(act, id_map=id_map), _DEADLINE)
         except MkimageError as error:
+            if isinstance(error, HostError) and error.remedy != userns.SEE_CHECK:
+                return Outcome(Result.MISSING, error.what, error.remedy)
             # Where the very first mount is refused (AppArmor does that), there is no answer, only a traceback.
             evidence = next((line for line in reversed(error.tail) if "Error: " in line), "")
             refused = (_ENTER, evidence.partition("Error: ")[2] or error.what)
     if refused is None:
         how = "written directly" if id_map.privileged else "by newuidmap"
-        reason = f"{userns.IDS} ids ({how}); mounts, owners, setuid bits and file capabilities work"
+        reason = f"{id_maps.IDS} ids ({how}); mounts, owners, setuid bits and file capabilities work"
         return Outcome(Result.OK, reason)
     step, error_text = refused
     cause, remedy = _cause(step, privileged=id_map.privileged)
     return Outcome(Result.MISSING, f"cannot {step}: {error_text}{f' ({cause})' if cause else ''}", remedy)
+
+
+def require(console: Console) -> None:
+    """Make sure that this host lets us be root in namespaces of our own, before any work: a build fails late without.
+
+    :raises HostError: it does not
+    """
+    found = user_namespaces(console)
+    if found.result != Result.OK:
+        raise HostError(f"this host cannot build: {found.reason}", found.remedy)
 
 
 def openat2(_console: Console) -> Outcome:
@@ -83,7 +100,9 @@ def _act_as_root(directory: Path) -> tuple[str, str] | None:
         try:
             step(directory)
         except OSError as error:
-            return name, error.strerror or str(error)
+            text = error.strerror or str(error)
+            # Our own calls say what they cannot, which is the step once more.
+            return name, os.strerror(error.errno) if text.startswith(f"cannot {name} ") and error.errno else text
     return None
 
 
@@ -131,6 +150,7 @@ _STEPS: dict[str, Callable[[Path], None]] = {
     "set a setuid bit": _set_uid_bit,
     "set a file capability": _set_capability,
     "leave the network": lambda _directory: userns.without_network(),
+    _CHROOT: os.chroot,  # the last: nothing outside is to be seen any more
 }
 
 
@@ -143,6 +163,12 @@ def _cause(step: str, *, privileged: bool) -> tuple[str, str]:
         return (
             "a container that masks parts of /proc keeps new ones from being mounted",
             "run the container with --security-opt systempaths=unconfined (podman: --security-opt unmask=ALL)",
+        )
+    if step == _CHROOT:
+        # Docker's and podman's profiles let through only who has the capability outside the new namespaces too.
+        return (
+            "a container's seccomp filter allows it to containers with CAP_SYS_CHROOT",
+            "run the container with --cap-add SYS_CHROOT (Kubernetes: capabilities.add)",
         )
     suspects = itertools.chain(_sysctls(privileged=privileged), _sandboxes())
     return next(suspects, ("", "allow this user namespaces with mounts; see user_namespaces(7)"))
@@ -166,8 +192,7 @@ def _sandboxes() -> Iterator[tuple[str, str]]:
     if "\nSeccomp:\t2" in _text(Path("/proc/self/status")):
         yield (
             "a seccomp filter is active, such as a container's",
-            "run the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
-            " --security-opt systempaths=unconfined",
+            _OPTIONS,
         )
     profile = _text(Path("/proc/self/attr/apparmor/current")).removesuffix(" (enforce)")
     if profile not in ("", "unconfined"):

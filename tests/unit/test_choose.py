@@ -63,6 +63,22 @@ def test_without_namespaces_it_is_the_appliance_whatever_was_kept_before(console
 
 
 @needs_namespaces
+def test_a_verdict_holds_in_containers_of_the_same_options_only(console: Console) -> None:
+    def masked() -> Choice:
+        userns.mount("proc", Path("/proc"), "proc")
+        userns.mount("tmpfs", Path("/proc/tty"), "tmpfs")
+        return choose.choose("auto", console)
+
+    assert choose.choose("auto", console).kind == "namespace"
+    try:
+        choice = userns.run(masked)
+    except HostError as error:
+        pytest.skip(f"libguestfs does not work here: {error}")
+    assert choice.kind == "appliance"
+    assert "cannot mount proc" in choice.reason
+
+
+@needs_namespaces
 def test_a_host_without_either_says_both_reasons_and_keeps_no_verdict(console: Console, tmp_path: Path) -> None:
     def bare() -> Choice:
         Path("/proc/sys/user/max_user_namespaces").write_text("0")

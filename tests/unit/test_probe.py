@@ -34,6 +34,7 @@ needs_namespaces = pytest.mark.skipif(
     subprocess.run(_UNSHARE, capture_output=True, check=False).returncode != 0, reason="needs user namespaces"
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("useradd") is None, reason="needs root to add users")
+needs_newuidmap = pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap")
 TOOLS = {tool.name: tool for tool in tools.TOOLS}
 
 
@@ -141,8 +142,8 @@ def theirs(user: str) -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
-def check_as(user: str, directory: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    become = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all"]
+def check_as(user: str, directory: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    become = ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all", *options]
     home = {"HOME": str(directory), "TMPDIR": str(directory), "XDG_RUNTIME_DIR": "", "XDG_CACHE_HOME": ""}
     return check(*become, cwd=directory, **home, **variables)
 
@@ -160,13 +161,83 @@ def test_a_user_without_subordinate_ids_cannot_build_and_learns_why(user: str, t
 
 @needs_root
 @needs_namespaces
-@pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap")
+@needs_newuidmap
 def test_a_user_with_subordinate_ids_can_be_root(user: str, theirs: Path, farm: Path) -> None:
     ids = ["--add-subuids", "2000000000-2000065535", "--add-subgids", "2000000000-2000065535"]
     subprocess.run(["usermod", *ids, user], check=True)
     found = by_name(check_as(user, theirs))
     assert found["user namespaces"]["result"] == "ok", found["user namespaces"]
     assert "newuidmap" in found["user namespaces"]["reason"]
+
+
+@needs_root
+@needs_namespaces
+@needs_newuidmap
+def test_two_ranges_do_as_well_as_one(user: str, theirs: Path) -> None:
+    """As in a rootless container, whose ids are the user's own, those below and those above."""
+    for kind in ("uids", "gids"):
+        for ids in ("2000000000-2000000999", "2000002000-2000066534"):
+            subprocess.run(["usermod", f"--add-sub{kind}", ids, user], check=True)
+    found = by_name(check_as(user, theirs))
+    assert found["user namespaces"]["result"] == "ok", found["user namespaces"]
+
+
+@needs_root
+@needs_newuidmap
+@pytest.mark.parametrize(
+    ("options", "reason", "remedy"),
+    [
+        (["--bounding-set=-sys_admin"], "is setuid, which is not enough", "setcap cap_setuid=ep"),
+        (["--no-new-privs"], "no_new_privs is set", "allowPrivilegeEscalation"),
+        (["--bounding-set=-setuid"], "CAP_SETUID", "--cap-add SETUID"),
+    ],
+)
+def test_what_a_container_takes_from_newuidmap_is_named(
+    user: str, theirs: Path, options: list[str], reason: str, remedy: str
+) -> None:
+    ids = ["--add-subuids", "2000000000-2000065535", "--add-subgids", "2000000000-2000065535"]
+    subprocess.run(["usermod", *ids, user], check=True)
+    done = check_as(user, theirs, *options)
+    found = by_name(done)["user namespaces"]
+    assert found["result"] == "missing"
+    assert reason in found["reason"]
+    assert remedy in found["remedy"]
+    assert done.returncode == 2
+
+
+@needs_root
+@pytest.mark.parametrize("lacking", ["setuid", "setgid", "setfcap"])
+def test_what_a_container_takes_from_root_is_named(lacking: str, tmp_path: Path) -> None:
+    if lacking == "setfcap" and tuple(int(part) for part in platform.release().split(".")[:2]) < (5, 12):
+        pytest.skip("older kernels let root be mapped without it")
+    done = check("setpriv", f"--bounding-set=-{lacking}", "--inh-caps=-all", cwd=tmp_path)
+    found = by_name(done)
+    assert found["user namespaces"]["result"] == "missing"
+    assert f"CAP_{lacking.upper()}" in found["user namespaces"]["reason"]
+    assert f"--cap-add {lacking.upper()}" in found["user namespaces"]["remedy"]
+    assert found["architectures"]["reason"].count("CAP_") <= 2, "said once, not for each architecture"
+    assert all(probe["result"] != "failed" for probe in found.values()), found
+    assert done.returncode == 2
+
+
+@needs_root
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_build_under_a_masked_proc_is_refused_before_any_work(bare: bool, tmp_path: Path) -> None:
+    """A container's, made with a mount; also where nothing is known of an archive but what mmdebstrap knows."""
+    cover = "mount -t tmpfs none /proc/tty" + ("; mount -t tmpfs none /var/lib/apt/lists" if bare else "")
+    words = [PYTHON, "-m", "amphora_mkimage", "-i", "debian-minimal", "-o", f"{tmp_path}/a", "-w", f"{tmp_path}/work"]
+    words += ["-c", f"{tmp_path}/cache", "-l", f"{tmp_path}/log"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f'{cover}; exec "$@"', "sh", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(public_root())},
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot mount proc" in done.stderr
+    assert "unmask=ALL" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 @needs_root
@@ -222,10 +293,10 @@ def test_a_masked_proc_is_recognised(console: Console) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is written for x86-64")
-@pytest.mark.parametrize("call", ["unshare", "mount", "openat2"])
+@pytest.mark.parametrize("call", ["unshare", "mount", "openat2", "chroot"])
 def test_a_seccomp_filter_is_recognised(console: Console, call: str) -> None:
     def filtered() -> Outcome:
-        forbid({"mount": 165, "unshare": 272, "openat2": 437}[call])
+        forbid({"chroot": 161, "mount": 165, "unshare": 272, "openat2": 437}[call])
         return namespaces.openat2(console) if call == "openat2" else refused(console)
 
     outcome = attempt(filtered, 60)
@@ -258,7 +329,7 @@ def test_a_user_without_a_name_learns_why(console: Console) -> None:
         os.setuid(1999999999)
         return refused(console)
 
-    with pytest.raises(HostError, match="1999999999 has no range of 65535 subordinate ids in /etc/subuid"):
+    with pytest.raises(HostError, match="1999999999 has no 65535 subordinate ids in /etc/subuid"):
         attempt(nameless, 60)
 
 

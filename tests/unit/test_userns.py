@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from amphora_mkimage.errors import BadValueError, HostError, MkimageError
+from amphora_mkimage.errors import BadValueError, MkimageError
 from amphora_mkimage.guest import userns
 
 
@@ -195,28 +195,3 @@ def test_the_death_of_the_caller_ends_everything(kind: str, number: int, tmp_pat
     assert gone(marker)
     assert not work.exists()
     assert str(work) not in Path("/proc/self/mounts").read_text()
-
-
-@pytest.mark.parametrize(
-    ("content", "start"),
-    [
-        ("user:100000:65536\n", 100000),
-        ("other:1:65536\nuser:100000:10\nuser:200000:65536\n", 200000),
-        ("4242:300000:65536\n", 300000),
-        ("# comment\n\nbroken\nuser:x:y\nuser:5:65535\n", 5),
-    ],
-)
-def test_subordinate_range(content: str, start: int, tmp_path: Path) -> None:
-    file = tmp_path / "subuid"
-    file.write_text(content)
-    assert userns._subordinate(str(file), 4242, "user") == start
-
-
-@pytest.mark.parametrize("content", [None, "", "other:100000:65536\n", "user:100000:65534\n"])
-def test_no_subordinate_range_is_the_hosts_fault(content: str | None, tmp_path: Path) -> None:
-    file = tmp_path / "subuid"
-    if content is not None:
-        file.write_text(content)
-    with pytest.raises(HostError) as caught:
-        userns._subordinate(str(file), 4242, "user")
-    assert "usermod --add-subuids" in caught.value.remedy
