@@ -165,7 +165,8 @@ def _build(packages: list[rpm_package.Package], tree: Path, work: Path, target: 
 
 
 def _closure(packages: list[rpm_package.Package], wanted: list[str]) -> set[str]:
-    by_name = {package.name: package for package in packages}
+    """Give the files of the wanted packages and of all that they require."""
+    by_name = {name: package for package in packages for name in (*package.provides, package.name)}
     found: dict[str, str] = {}
     queue = list(wanted)
     while queue:

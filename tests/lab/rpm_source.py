@@ -111,6 +111,8 @@ def packages(tree: Path, dist: str) -> list[Package]:
     found["filesystem"].requires_first.add("setup")  # the accounts that files belong to
     found["bash"].provides |= {"/bin/sh", "/bin/bash"}
     found["glibc"].scriptlets["transfiletriggerin -- /usr/lib"] = "/usr/sbin/ldconfig\n"  # as the real one has it
+    found["systemd"].requires_first.add("system-release")  # which has the presets that its script applies
+    found["systemd"].requires.add("system-release")
     found["systemd"].scriptlets["post"] = (FILES / "post-systemd.sh").read_text(encoding="utf-8")
     for package in found.values():
         if package.name not in ("filesystem", "setup"):

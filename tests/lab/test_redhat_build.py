@@ -76,6 +76,16 @@ def test_it_is_complete(image: Image) -> None:
     assert report.complete, report.text()
 
 
+def test_it_runs(image: Image, run_cli) -> None:
+    done = run_cli("boot", "--json", image.qcow2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["state"] == "running"
+    assert result["failed_units"] == []
+    assert result["haproxy"]["http_status"] == 200
+    assert "DataSourceConfigDrive" in result["cloud_init"]["datasource"]
+
+
 def test_the_manifest_says_where_it_comes_from(image: Image) -> None:
     base, distribution = image.manifest["base"], DISTRIBUTIONS[image.name]
     assert base["image"]["url"].endswith(f"/{Path(distribution.image).name}")
