@@ -1,73 +1,86 @@
 """Run a plan: resolve, bootstrap or unpack the base, run the stages, write the disk, publish.
 
 The caller's process keeps the output files and waits; all work is done by process 1 of a namespace that it forks (see
-:mod:`amphora_mkimage.guest.userns`), so an end of either, however sudden, ends everything.
+:mod:`amphora_mkimage.guest.userns`), so an end of either, however sudden, ends everything. Where no namespace can be
+had, :mod:`amphora_mkimage.appliance_worker` does the work.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage import manifest, stages
+from amphora_mkimage import appliance_worker, guardian, manifest
+from amphora_mkimage.appliance_worker import ApplianceWorker
 from amphora_mkimage.architecture import ARCHITECTURES
-from amphora_mkimage.bases import bootstrap, customise, customise_dnf, image, mirror
-from amphora_mkimage.bases.archive import Archive, Deb
+from amphora_mkimage.bases import bootstrap, customise, customise_dnf, image
+from amphora_mkimage.bases.archive import Deb
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selinux_labels
 from amphora_mkimage.disk.bootloader import Bootloader
-from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import foreign, id_maps, userns
+from amphora_mkimage.guest import choose, foreign, id_maps, userns
+from amphora_mkimage.guest.choose import Choice
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
 from amphora_mkimage.plan import Plan
 from amphora_mkimage.probe import namespaces
+from amphora_mkimage.request import Request
+from amphora_mkimage.work import Result, base_facts, open_archive, run_stages, wish
 from amphora_mkimage.workplace import Workplace
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a build reports from inside its namespace."""
+def choose_guest(request: Request, console: Console) -> Choice:
+    """Choose what the image is built in.
 
-    base: dict[str, object]
-    packages: list[dict[str, str]]
-    filesystem_uuid: str
-    timings: dict[str, float]
+    :raises HostError: this host has nothing that can build it
+    """
+    choice = choose.choose(request.guest, console)
+    if choice.kind == "appliance":
+        appliance_worker.require(request, choice)
+    return choice
 
 
-def build(plan: Plan, console: Console) -> None:
+def build(plan: Plan, guest: Choice, console: Console) -> None:
     """Build the images of a plan.
 
+    :param guest: from :func:`choose_guest`
     :raises MkimageError: and subclasses; then no output exists and nothing is left behind
     """
     request = plan.request
-    namespaces.require(console)
-    id_map = id_maps.plan()
-    foreign.require(request.arch, id_map)
+    id_map = None
+    if guest.kind == "namespace":
+        namespaces.require(console)
+        id_map = id_maps.plan()
+        foreign.require(request.arch, id_map)
     request.cache_dir.mkdir(parents=True, exist_ok=True)
     request.working_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         outputs = {kind: Output(path) for kind, path in request.outputs.items()}
         for output in outputs.values():
             stack.callback(output.close)
-        store = Store(request.cache_dir, console.warn)
-        base = stack.enter_context(image.prepared(request, store, console)) if request.base.published else None
-        work = stack.enter_context(_working_directory(request.working_dir, id_map))
         targets = {kind: output.fd for kind, output in outputs.items()}
-        worker = _Worker(plan, Workplace(work, store, console), targets, base)
-        result = userns.run(worker.run, id_map=id_map, on_end=worker.place.remove)
-        console.timings.update(result.timings)
+        store = Store(request.cache_dir, console.warn)
+        work = stack.enter_context(_working_directory(request.working_dir, id_map))
+        place = Workplace(work, store, console)
+        base = None
+        if request.base.published:
+            base = stack.enter_context(image.prepared(request, store, console, work))
+        if id_map is None:
+            assert base is not None  # or it was refused
+            result = ApplianceWorker(plan, place, targets, base).run()
+        else:
+            result = userns.run(_Worker(plan, place, targets, base).run, id_map=id_map, on_end=place.remove)
+            console.timings.update(result.timings)
         with console.step("hash and publish"):
-            _publish(plan, outputs, result, console)
+            _publish(plan, guest, outputs, result, console)
 
 
 def resolve(plan: Plan, console: Console) -> list[Deb]:
@@ -78,45 +91,28 @@ def resolve(plan: Plan, console: Console) -> list[Deb]:
     if plan.request.base.published:
         return []
     with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
-        archive = _archive(plan, Path(directory), console)
+        archive = open_archive(plan, Path(directory), console)
         archive.update()
         debs = archive.resolve(["?essential", "apt", *plan.wanted])
         plan.check_size(sum(deb.installed_size for deb in debs))
         return debs
 
 
-def _archive(
-    plan: Plan, directory: Path, console: Console, status: Path | None = None, own_keyring: Path | None = None
-) -> Archive:
-    """Open the archive.
-
-    :param status: package database of the system that packages are resolved for
-    :param own_keyring: that system's own keyring, for a host that has none
-    """
-    request, keyring = plan.request, Path(plan.request.keyring)
-    if own_keyring is not None and own_keyring.exists() and not keyring.exists():
-        keyring = own_keyring
-    if not keyring.exists():
-        raise HostError(
-            f"the keyring {keyring} is not there, so the archive's signature cannot be checked",
-            f"install the package {request.base.keyring_package}, or name a keyring with DIB_APT_KEYRING",
-        )
-    network = mirror.apt_network_settings(os.environ)
-    sources = plan.archive.sources(request.base, request.release, str(keyring))
-    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status)
-
-
 @contextlib.contextmanager
-def _working_directory(parent: Path, id_map: id_maps.IdMap) -> Iterator[Path]:
+def _working_directory(parent: Path, id_map: id_maps.IdMap | None) -> Iterator[Path]:
     """Give a directory of our own; what others' ids own in it afterwards (-f, and the build was killed) goes too."""
     work = Path(tempfile.mkdtemp(prefix=".amphora-mkimage-", dir=parent))
     try:
-        yield work
+        with guardian.guarded(work):
+            yield work
     finally:
         try:
             shutil.rmtree(work)
         except PermissionError:
-            userns.run(lambda: shutil.rmtree(work), id_map=id_map)
+            if id_map is None:
+                guardian.remove(work)
+            else:
+                userns.run(lambda: shutil.rmtree(work), id_map=id_map)
         except FileNotFoundError:
             pass
 
@@ -143,8 +139,8 @@ class _Worker:
         self.place.store.prepare()
         base = self._make_base()
         guest = NamespaceGuest(self.place.tree, self.console)
-        with self.console.step("configure"):
-            installed = self._run_stages(guest)
+        with self.console.step("configure"), guest.mounted():
+            installed = run_stages(self.plan, guest, self.console)
         filesystem_uuid = str(uuid.uuid4())
         if "tar" in self.targets:
             with self.console.step("write tar"):
@@ -164,37 +160,26 @@ class _Worker:
             made = self._bootstrap()
         else:
             made = self._customise_dnf(self.start) if request.base.dnf else self._customise(self.start)
-        return {
-            "origin": plan.archive.origin,
-            "mirror": plan.archive.main,
-            "suites": [pattern.format(request.release) for pattern in request.base.releases[request.release].suites],
-            "key": made.key,
-            "cached": made.cached,
-            **made.facts,
-        }
+        return base_facts(plan, made)
 
     def _bootstrap(self) -> Made:
         plan, request = self.plan, self.request
-        archive = _archive(plan, self.place.directory / "apt", self.console)
+        archive = open_archive(plan, self.place.directory / "apt", self.console)
         return bootstrap.make(self.place, archive, plan.wanted, request.release, request.arch, plan.check_size)
 
     def _customise(self, start: image.BaseImage) -> Made:
-        plan, request = self.plan, self.request
+        plan = self.plan
         return customise.make(
             self.place,
             start,
-            functools.partial(_archive, plan, self.place.directory / "apt", self.console),
-            base=request.base,
-            release=request.release,
-            wanted=plan.wanted,
-            unwanted=plan.unwanted,
-            kernel=request.kernel_package,
-            check_size=plan.check_size,
+            functools.partial(open_archive, plan, self.place.directory / "apt", self.console),
+            wish(plan),
+            plan.check_size,
         )
 
     def _customise_dnf(self, start: image.BaseImage) -> Made:
         plan, request = self.plan, self.request
-        wish = customise_dnf.Wish(
+        asked = customise_dnf.Wish(
             base=request.base,
             release=request.release,
             mirror=request.mirror,
@@ -202,16 +187,7 @@ class _Worker:
             unwanted=plan.unwanted,
             fips=request.fips,
         )
-        return customise_dnf.make(self.place, start, wish, plan.check_size)
-
-    def _run_stages(self, guest: NamespaceGuest) -> list[dict[str, str]]:
-        """Run them; gives the packages that are installed, which no stage changes."""
-        with guest.mounted():
-            installed = manifest.packages(guest, dnf=self.request.base.dnf)
-            for stage in stages.wanted(self.request):
-                self.console.activity(stages.name(stage))
-                stage.run(guest, self.request)
-        return installed
+        return customise_dnf.make(self.place, start, asked, plan.check_size)
 
     def _make_disk(self, guest: NamespaceGuest, filesystem_uuid: str) -> Path:
         request, console = self.request, self.console
@@ -240,7 +216,7 @@ class _Worker:
         return disk
 
 
-def _publish(plan: Plan, outputs: dict[str, Output], result: Result, console: Console) -> None:
+def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Result, console: Console) -> None:
     request = plan.request
     manifests: list[Output] = []
     try:
@@ -253,7 +229,12 @@ def _publish(plan: Plan, outputs: dict[str, Output], result: Result, console: Co
             manifests.append(beside)
             beside.write(
                 manifest.render(
-                    request, image=facts, installed=result.packages, base=result.base, timings=result.timings
+                    request,
+                    guest=guest.kind,
+                    image=facts,
+                    installed=result.packages,
+                    base=result.base,
+                    timings=result.timings,
                 )
             )
         directory = request.output.parent

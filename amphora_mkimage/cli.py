@@ -140,11 +140,13 @@ def _tidy_environment() -> None:
 
 
 def _run(work: plan.Plan, console: Console, *, dry_run: bool) -> None:
+    guest = build.choose_guest(work.request, console)
     if dry_run:
         debs = build.resolve(work, console)
-        print(work.describe(debs, Store(work.request.cache_dir, console.warn)))  # noqa: T201 (the result)
+        print(work.describe(debs, Store(work.request.cache_dir, console.warn), guest))  # noqa: T201 (the result)
         return
-    build.build(work, console)
+    console.note(f"guest: {guest}")
+    build.build(work, guest, console)
     for path in work.request.outputs.values():
         console.note(f"built {path} ({path.stat().st_size / 1e6:.0f} MB)")
 

@@ -20,6 +20,7 @@ from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.verify.watchdog import Watchdog
 
 _INSTALL = "install the distribution's python3-guestfs; a virtual environment needs --system-site-packages to see it"
+_DAMAGED = "the image may be damaged"
 _MAX_PROCESSORS = 4
 
 
@@ -34,6 +35,8 @@ class Session:
     :param memory_mib: of the appliance, unless the user chose with LIBGUESTFS_MEMSIZE
     :param network: give the appliance a network of its own, from which it reaches what this host reaches
     :param scratch: directory for libguestfs' temporary files (default: its own choice, TMPDIR)
+    :param written: a file that the appliance will write; when its filesystem is full, the appliance is ended
+    :param untrusted: it reads a disk that others made: should it hang or die, that is probably the disk's doing
     :raises HostError: libguestfs' binding is missing
     """
 
@@ -46,6 +49,8 @@ class Session:
         memory_mib: int,
         network: bool = False,
         scratch: Path | None = None,
+        written: Path | None = None,
+        untrusted: bool = False,
     ) -> None:
         try:
             import guestfs  # noqa: PLC0415 (hosts without it can still do all else)
@@ -55,7 +60,8 @@ class Session:
         self.deadline = deadline
         self._accelerator = accelerator
         self._console = console
-        self._watchdog = Watchdog(deadline)
+        self._watchdog = Watchdog(deadline, written)
+        self._untrusted = untrusted
         self._closed = False
         self._pending = ""
         self._printed: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
@@ -66,10 +72,12 @@ class Session:
             self.handle.set_tmpdir(os.fspath(scratch))
         if "LIBGUESTFS_MEMSIZE" not in os.environ:
             self.handle.set_memsize(memory_mib)
-        self.handle.set_smp(min(_MAX_PROCESSORS, len(os.sched_getaffinity(0))))
         self.handle.set_network(network)
         self.handle.set_autosync(False)
-        self.handle.set_event_callback(self._hear, guestfs.EVENT_APPLIANCE)
+        if not untrusted:
+            self.handle.set_smp(min(_MAX_PROCESSORS, len(os.sched_getaffinity(0))))
+            # Of a disk, the kernel prints names of any bytes; the binding takes nothing but UTF-8.
+            self.handle.set_event_callback(self._hear, guestfs.EVENT_APPLIANCE)
 
     def __enter__(self) -> Session:
         return self
@@ -85,12 +93,13 @@ class Session:
         :raises HostError: it does not start
         """
         try:
-            with self._console.step(f"start the appliance ({'KVM' if self._accelerator.kvm else 'emulated'})"):
+            with self._console.step(f"Starting the appliance ({'KVM' if self._accelerator.kvm else 'emulated'})"):
                 self._watchdog.start()
                 self.handle.launch()
         except RuntimeError as error:
             if self._watchdog.expired:
                 raise HostError(f"the appliance did not start within {self.deadline:.0f} s") from error
+            self._refuse_full_disk(error)
             lines = str(error).strip().splitlines()
             raise HostError(
                 f"libguestfs cannot start its appliance: {lines[0]}",
@@ -119,11 +128,18 @@ class Session:
             tail = tuple(self._printed)
             if self._watchdog.expired:
                 what = f"the appliance was not done after {self.deadline:.0f} s, and was stopped"
-                raise MkimageError(what, "a faster host, or one with KVM, takes less time", tail=tail) from error
+                remedy = _DAMAGED if self._untrusted else "a faster host, or one with KVM, takes less time"
+                raise MkimageError(what, remedy, tail=tail) from error
+            self._refuse_full_disk(error)
             if not self.handle.is_ready():
-                remedy = "look for the out-of-memory killer in dmesg"
+                remedy = _DAMAGED if self._untrusted else "look for the out-of-memory killer in dmesg"
                 raise MkimageError("the appliance ended unexpectedly", remedy, tail=tail) from error
             raise CallError(f"{name}: {error}") from error
+
+    def _refuse_full_disk(self, error: BaseException) -> None:
+        if self._watchdog.full:
+            what = "the disk is full that the appliance writes to"
+            raise MkimageError(what, "free some space, or work elsewhere with -w") from error
 
     def shell(self, script: str, *arguments: str) -> tuple[int, str]:
         """Run a shell script in the appliance itself, not in the guest; its exit status and what it printed.

@@ -26,6 +26,7 @@ def packages(guest: Guest, *, dnf: bool) -> list[dict[str, str]]:
 def render(
     request: Request,
     *,
+    guest: str,
     image: dict[str, object],
     installed: list[dict[str, str]],
     base: dict[str, object],
@@ -33,6 +34,7 @@ def render(
 ) -> bytes:
     """Give a manifest's JSON text.
 
+    :param guest: what it was built in, "namespace" or "appliance"
     :param image: facts of this one file (format, bytes, sha256, virtual size)
     :param base: where the base came from
     :param timings: seconds by step
@@ -42,6 +44,7 @@ def render(
         "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "image": image,
         "settings": request.summary,
+        "guest": guest,
         "agent": None,
         "base": base,
         "packages": installed,

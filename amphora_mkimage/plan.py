@@ -11,6 +11,7 @@ from amphora_mkimage.bases.archive import Deb
 from amphora_mkimage.disk import filesystems, layout
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.guest.choose import Choice
 from amphora_mkimage.request import Request
 
 
@@ -55,7 +56,7 @@ class Plan:
             least = next(size for size in range(1, 1 << 20) if needed <= layout.root_capacity(size))
             raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")
 
-    def describe(self, debs: Sequence[Deb], store: Store) -> str:
+    def describe(self, debs: Sequence[Deb], store: Store, guest: Choice) -> str:
         """Give the text of --dry-run.
 
         :param debs: package files of a bootstrap; what a published image takes is known only when it is here
@@ -67,6 +68,7 @@ class Plan:
         titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
         lines += _column("stages", titles)
         lines += _column("settings", [f"{name}: {value}" for name, value in request.summary.items()])
+        lines += _column("guest", [str(guest)])
         lines += _column("outputs", [str(path) for path in request.outputs.values()])
         return "\n".join(lines)
 

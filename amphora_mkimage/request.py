@@ -38,6 +38,7 @@ class Request:
     :param image_keyring: that signs there, None for the distribution's key
     :param local_image: base image of the user's own, path or URL; "" for a published one
     :param insecure: the base image may lack a signature or a checksum
+    :param guest: "auto", "namespace" or "appliance"
     """
 
     base: Base
@@ -63,6 +64,7 @@ class Request:
     image_keyring: Path | None = None
     local_image: str = field(default="", repr=False)
     insecure: bool = False
+    guest: str = "auto"
     log_file: Path | None = None
     root_password_hash: str = field(default="", repr=False)
 
@@ -130,6 +132,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         image_keyring=Path(keyring) if (keyring := _keyring(values["image_keyring"])) else None,
         local_image=_local_image(values["local_image"]),
         insecure=bool(values["insecure"].value),
+        guest=str(values["guest"].value),
         log_file=_log_file(values["log_file"]),
         root_password_hash=_root_password(values, warn),
     )

@@ -25,6 +25,7 @@ BASES = (
     "rhel",
 )
 BACKENDS = ("haproxy",)
+GUESTS = ("auto", "namespace", "appliance")
 IMAGE_TYPES = ("qcow2", "raw", "vhd", "tar")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off", "")
@@ -281,6 +282,15 @@ SETTINGS: tuple[Setting, ...] = (
         "BOOL",
         False,
         parse=parse_bool,
+    ),
+    Setting(
+        "guest",
+        "what packages are installed in: namespace, appliance (libguestfs'), or auto: the first that this host allows",
+        ("--guest",),
+        (),
+        "KIND",
+        "auto",
+        GUESTS,
     ),
     Setting("http_proxy", "proxy for http", (), _env("http_proxy"), "URL"),
     Setting("https_proxy", "proxy for https", (), _env("https_proxy", "HTTPS_PROXY"), "URL"),

@@ -1,15 +1,15 @@
-"""Where a build works, inside its namespace: the tree, its snapshots in the cache, room for files of ours."""
+"""Where a build works, inside its namespace if any: the tree, its snapshots in the cache, room for files of ours."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage import process
+from amphora_mkimage import guardian, process
 from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.guest import userns
@@ -18,6 +18,7 @@ from amphora_mkimage.guest import userns
 TMPFS_BYTES = 3 << 30
 
 _CACHE = "free some space where the cache is, or keep it elsewhere with -c"
+_WORK = "free some space, or work elsewhere with -w"
 _TAR = ["--numeric-owner", "--xattrs", "--xattrs-include=*"]
 
 
@@ -37,6 +38,11 @@ class Workplace:
     def tree(self) -> Path:
         """Root of the tree that becomes an amphora."""
         return self.directory / "tree"
+
+    @property
+    def base_tar(self) -> Path:
+        """Where no tree can be made: a plain tar of it, for an appliance."""
+        return self.directory / "base.tar"
 
     def mount_tmpfs(self) -> None:
         """Work in memory from now on, if there is enough of it."""
@@ -62,6 +68,24 @@ class Workplace:
         argv += ["--use-compress-program=zstd", f"--file={kept}"]
         process.run(argv, self.console, what="cannot unpack the cached base")
 
+    def compress(self, key: str) -> None:
+        """Keep :attr:`base_tar` in the cache, as a snapshot like any other."""
+        packed = self.directory / "base.tar.zst"
+        argv = ["zstd", "-1", "-T0", "--quiet", os.fspath(self.base_tar), "-o", os.fspath(packed)]
+        process.run(argv, self.console, what="cannot cache the base", remedy=_WORK)
+        # Not by zstd itself: it removes the file that it is to write to, and makes a new one.
+        with self.store.writing_base(key) as file, packed.open("rb") as source:
+            shutil.copyfileobj(source, file, 1 << 20)
+        packed.unlink()
+
+    def decompress(self, kept: Path) -> None:
+        """Make :attr:`base_tar` from a snapshot.
+
+        :param kept: checked by :meth:`Store.checked_base`
+        """
+        argv = ["zstd", "--decompress", "--quiet", "--force", os.fspath(kept), "-o", os.fspath(self.base_tar)]
+        process.run(argv, self.console, what="cannot unpack the cached base", remedy=_WORK)
+
     def extract(self, kept: Path, names: Sequence[str], target: Path) -> None:
         """Take some files or directories out of a snapshot.
 
@@ -70,7 +94,8 @@ class Workplace:
         :raises MkimageError: one is not there
         """
         target.mkdir()
-        argv = ["tar", "--extract", f"--directory={target}", "--no-same-owner", "--use-compress-program=zstd"]
+        argv = ["tar", "--extract", f"--directory={target}", "--no-same-owner", "--no-same-permissions"]
+        argv += ["--use-compress-program=zstd"]
         argv += [f"--file={kept}", *(f"./{name}" for name in names)]
         process.run(argv, self.console, what=f"the base image lacks one of {', '.join(names)}")
 
@@ -78,12 +103,7 @@ class Workplace:
         """Remove the directory; called at the very end, also when the process outside has died."""
         with contextlib.suppress(OSError):
             userns.unmount(self.directory)
-        for _ in range(100):
-            # More than once, because what was just killed, or another thread, may still add a file.
-            shutil.rmtree(self.directory, ignore_errors=True)
-            if not self.directory.exists():
-                return
-            time.sleep(0.05)
+        guardian.remove(self.directory)
 
 
 def _available_memory() -> int:

@@ -6,7 +6,7 @@ _amphora_mkimage() {
         check) options="-h --help --json --launch" ;;
         verify) options="-h --help --manifest --size --root-password --json --all" ;;
         boot) options="-h --help --arch --uefi --haproxy-config --timeout --memory --json --console" ;;
-        *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --insecure -v --version" ;;
+        *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --insecure --guest -v --version" ;;
     esac
     COMPREPLY=()
     case "${COMP_WORDS[1]} $previous" in
@@ -14,6 +14,7 @@ _amphora_mkimage() {
         *' -b'|*' --backend') mapfile -t COMPREPLY < <(compgen -W "haproxy" -- "$word") && return ;;
         *' -i'|*' --base-os') mapfile -t COMPREPLY < <(compgen -W "ubuntu ubuntu-minimal debian debian-minimal fedora centos centos-minimal rocky rhel" -- "$word") && return ;;
         *' -t'|*' --type') mapfile -t COMPREPLY < <(compgen -W "qcow2 raw vhd tar" -- "$word") && return ;;
+        *' --guest') mapfile -t COMPREPLY < <(compgen -W "auto namespace appliance" -- "$word") && return ;;
         verify' --root-password') mapfile -t COMPREPLY < <(compgen -W "set locked any" -- "$word") && return ;;
         boot' --arch') mapfile -t COMPREPLY < <(compgen -W "amd64 i386 armhf arm64 aarch64 ppc64le" -- "$word") && return ;;
     esac

@@ -9,85 +9,141 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage.bases import apt, dpkg, unpacked
-from amphora_mkimage.bases.archive import Archive, fetching
+from amphora_mkimage.bases.archive import Archive, Deb, fetching
 from amphora_mkimage.bases.base import Base, Made
 from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
+from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.workplace import Workplace
 
 _KERNEL = re.compile(r"linux-image-(unsigned-)?[0-9]\S*")
 _KEYRINGS = "usr/share/keyrings"
+#: Bytes of a package database or os-release; a full system's has 5 MB.
+_FACT_LIMIT = 64 << 20
 #: Opens the archive against a status file, with a keyring when the host has none.
 OpenArchive = Callable[[Path, Path], Archive]
 
 
-def make(
-    place: Workplace,
-    image: BaseImage,
-    open_archive: OpenArchive,
-    *,
-    base: Base,
-    release: str,
-    wanted: Sequence[str],
-    unwanted: Sequence[str],
-    kernel: str,
-    check_size: Callable[[int], None],
-) -> Made:
-    """Make the tree. The network is gone afterwards.
+@dataclass(frozen=True)
+class Wish:
+    """What is made of a base image.
 
     :param base: its keyring is below /usr/share/keyrings in the image
     :param release: name of the release
     :param wanted: names of all wanted packages, among them the kernel
     :param unwanted: names of packages that go where they are there
     :param kernel: name of the kernel package
+    """
+
+    base: Base
+    release: str
+    wanted: Sequence[str]
+    unwanted: Sequence[str]
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What that takes.
+
+    :param archive: updated
+    :param debs: packages to fetch
+    :param removed: names of installed packages that go
+    :param sources: text of sources.list(5) for the image
+    :param key: of the finished base in the cache
+    """
+
+    archive: Archive
+    debs: Sequence[Deb]
+    removed: Sequence[str]
+    sources: str
+    key: str
+
+
+def make(
+    place: Workplace, image: BaseImage, open_archive: OpenArchive, wish: Wish, check_size: Callable[[int], None]
+) -> Made:
+    """Make the tree. The network is gone afterwards.
+
     :param check_size: raises where that many bytes will not fit on the disk
     :raises MkimageError: the image is of another system, or a package cannot be had or installed
     """
     console, store = place.console, place.store
     snapshot = unpacked.snapshot(place, image)
-    facts = place.directory / "facts"
-    place.extract(snapshot, (dpkg.STATUS, unpacked.OS_RELEASE, _KEYRINGS), facts)
-    unpacked.check_identity(_inside(facts, unpacked.OS_RELEASE).read_text(encoding="utf-8"), base, release)
-    here = dpkg.installed(_inside(facts, dpkg.STATUS))
-    with console.step("read the package archive"):
-        archive = open_archive(facts / dpkg.STATUS, _inside(facts, base.keyring))
-        archive.update()
-        removed = _removed({package.name for package in here}, unwanted, kernel, archive.dependencies(kernel))
-        words = [*wanted, *(f"{name}-" for name in removed)]
-        debs = archive.resolve(words, command="dist-upgrade")
-    stay = {package.name: package.size for package in here} | {deb.name: deb.installed_size for deb in debs}
-    check_size(sum(size for name, size in stay.items() if name not in removed))
-    programs = [path.read_bytes() for path in (Path(__file__), Path(apt.__file__), *sorted(apt.FILES.iterdir()))]
-    # As the image names it: on a host without a keyring of its own, the archive's is in this build's directory.
-    sources = re.sub(r"signed-by=[^\]]+", f"signed-by={base.keyring}", archive.sources)
-    made = key_of(str(image.obtained.digest), sources, *words, *(deb.sha256 for deb in debs), *programs)
+    found = resolve(place, image, snapshot, open_archive, wish, check_size)
     facts_of_image = {"image": image.obtained.facts}
-    kept = store.checked_base(made)
+    kept = store.checked_base(found.key)
     if kept is not None:
         userns.without_network()
         shutil.rmtree(place.tree, ignore_errors=True)
         with console.step("unpack the cached base"):
             place.unpack(kept)
-        return Made(made, cached=True, facts=facts_of_image)
-    with fetching(archive, debs, store, console):
+        return Made(found.key, cached=True, facts=facts_of_image)
+    with fetching(found.archive, found.debs, store, console):
         # All that came from outside is here and verified: nothing that runs in the image ever gets the network.
         userns.without_network()
         unpacked.tree(place, snapshot)
         offered = place.directory / "offered"
-        apt.offer(archive, debs, offered, console)
+        apt.offer(found.archive, found.debs, offered, console)
         with console.step("install packages"):
-            _install(place, offered, sources, wanted, removed)
+            _install_in_namespace(place, offered, wish, found)
     shutil.rmtree(offered)
-    shutil.rmtree(archive.directory)
+    shutil.rmtree(found.archive.directory)
     with console.step("cache the base"):
-        place.pack(made)
-    return Made(made, cached=False, facts=facts_of_image)
+        place.pack(found.key)
+    return Made(found.key, cached=False, facts=facts_of_image)
+
+
+def resolve(
+    place: Workplace,
+    image: BaseImage,
+    snapshot: Path,
+    open_archive: OpenArchive,
+    wish: Wish,
+    check_size: Callable[[int], None],
+) -> Resolved:
+    """Look into a snapshot, and ask the archive what has to be fetched; runs nothing of the image.
+
+    :param check_size: raises where that many bytes will not fit on the disk
+    :raises MkimageError: the image is of another system, or a package cannot be had
+    """
+    facts = place.directory / "facts"
+    place.extract(snapshot, (dpkg.STATUS, unpacked.OS_RELEASE, _KEYRINGS), facts)
+    identity = _inside(facts, unpacked.OS_RELEASE).read_text(encoding="utf-8")
+    unpacked.check_identity(identity, wish.base, wish.release)
+    here = dpkg.installed(_inside(facts, dpkg.STATUS))
+    with place.console.step("read the package archive"):
+        archive = open_archive(facts / dpkg.STATUS, _inside(facts, wish.base.keyring))
+        archive.update()
+        names = {package.name for package in here}
+        removed = _removed(names, wish.unwanted, wish.kernel, archive.dependencies(wish.kernel))
+        words = [*wish.wanted, *(f"{name}-" for name in removed)]
+        debs = archive.resolve(words, command="dist-upgrade")
+    stay = {package.name: package.size for package in here} | {deb.name: deb.installed_size for deb in debs}
+    check_size(sum(size for name, size in stay.items() if name not in removed))
+    programs = [path.read_bytes() for path in (Path(__file__), Path(apt.__file__), *sorted(apt.FILES.iterdir()))]
+    # As the image names it: on a host without a keyring of its own, the archive's is in this build's directory.
+    sources = re.sub(r"signed-by=[^\]]+", f"signed-by={wish.base.keyring}", archive.sources)
+    key = key_of(str(image.obtained.digest), sources, *words, *(deb.sha256 for deb in debs), *programs)
+    return Resolved(archive, debs, removed, sources, key)
+
+
+def install(guest: Guest, wish: Wish, found: Resolved) -> None:
+    """Install the packages, and leave the sources as a bootstrap leaves them; a stage gives them their final form.
+
+    :param guest: mounted, with what :func:`~amphora_mkimage.bases.apt.offer` made shown at its place
+    """
+    apt.install(guest, wish.wanted, found.removed)
+    for path in (*guest.glob_expand("/etc/apt/sources.list.d/*"), "/etc/apt/sources.list"):
+        guest.rm_f(path)
+    guest.write("/etc/apt/sources.list.d/amphora.list", found.sources.encode())
 
 
 def _inside(directory: Path, name: str) -> Path:
@@ -95,6 +151,8 @@ def _inside(directory: Path, name: str) -> Path:
     path = (directory / name.strip("/")).resolve()
     if not path.is_relative_to(directory.resolve()):
         raise MkimageError(f"/{name.strip('/')} of the base image leads out of it", "use another base image")
+    if path.exists() and path.stat().st_size > _FACT_LIMIT:
+        raise MkimageError(f"/{name.strip('/')} of the base image is too large", "use another base image")
     return path
 
 
@@ -104,14 +162,10 @@ def _removed(here: set[str], unwanted: Sequence[str], kernel: str, kernels: Sequ
     return sorted(here.intersection(unwanted) | old)
 
 
-def _install(place: Workplace, offered: Path, sources: str, wanted: Sequence[str], removed: Sequence[str]) -> None:
+def _install_in_namespace(place: Workplace, offered: Path, wish: Wish, found: Resolved) -> None:
     guest = NamespaceGuest(place.tree, place.console)
     try:
         with guest.mounted(), guest.offered(offered, apt.OFFERED):
-            apt.install(guest, wanted, removed)
-        # As a bootstrap leaves them; a stage gives them their final form.
-        for path in (*guest.glob_expand("/etc/apt/sources.list.d/*"), "/etc/apt/sources.list"):
-            guest.rm_f(path)
-        guest.write("/etc/apt/sources.list.d/amphora.list", sources.encode())
+            install(guest, wish, found)
     finally:
         guest.close()

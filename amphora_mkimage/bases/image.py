@@ -35,12 +35,13 @@ class BaseImage:
 
 
 @contextlib.contextmanager
-def prepared(request: Request, store: Store, console: Console) -> Iterator[BaseImage]:
+def prepared(request: Request, store: Store, console: Console, scratch: Path) -> Iterator[BaseImage]:
     """Have the base image ready for unpacking.
 
     A disk image is read here, outside of the build's namespace: the appliance of libguestfs needs files of this host
     that its owner sees as another's in there.
 
+    :param scratch: directory for libguestfs' temporary files
     :raises MkimageError: it cannot be fetched, or is not what it should be
     """
     with console.step("fetch the base image"):
@@ -53,7 +54,7 @@ def prepared(request: Request, store: Store, console: Console) -> Iterator[BaseI
     store.prepare()
     file = store.bases / f".partial-{uuid.uuid4().hex}"
     try:
-        unpack.disk(obtained.path, kind, file, unpack.Limits(), console)
+        unpack.disk(obtained.path, kind, file, unpack.Limits(), console, scratch=scratch)
         yield BaseImage(obtained, file)
     finally:
         file.unlink(missing_ok=True)

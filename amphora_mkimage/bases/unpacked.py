@@ -27,6 +27,23 @@ def snapshot(place: Workplace, image: BaseImage) -> Path:
         unpack_file(image.file, place.tree, unpack.Limits(), place.console)
     with place.console.step("cache the base image"):
         place.pack(key)
+    return _read_back(place, key)
+
+
+def plain_snapshot(place: Workplace, image: BaseImage) -> Path:
+    """Give the snapshot as :func:`snapshot` does, without any privilege; when it had to be made, its tar is there."""
+    key = unpacked_key(image.obtained)
+    kept = place.store.checked_base(key)
+    if kept is not None:
+        return kept
+    with place.console.step("read the base image"):
+        unpack.plain(image.file, place.base_tar, unpack.Limits(), place.console)
+    with place.console.step("cache the base image"):
+        place.compress(key)
+    return _read_back(place, key)
+
+
+def _read_back(place: Workplace, key: str) -> Path:
     kept = place.store.checked_base(key)
     if kept is None:
         raise MkimageError(
@@ -40,6 +57,13 @@ def tree(place: Workplace, kept: Path) -> None:
     if not place.tree.exists():
         with place.console.step("unpack the cached base image"):
             place.unpack(kept)
+
+
+def plain(place: Workplace, kept: Path) -> None:
+    """Have the tar of a snapshot, unless it is there already."""
+    if not place.base_tar.exists():
+        with place.console.step("unpack the cached base image"):
+            place.decompress(kept)
 
 
 def check_identity(os_release: str, base: Base, release: str) -> None:

@@ -82,7 +82,15 @@ class ApplianceBuild:
         self._offer = offer
         self._tar = work / "tar.raw" if tar else None
         self._network = network
-        self._session = Session(accelerator, console, deadline, memory_mib=_MEMORY_MIB, network=network, scratch=work)
+        self._session = Session(
+            accelerator,
+            console,
+            deadline,
+            memory_mib=_MEMORY_MIB,
+            network=network,
+            scratch=work,
+            written=self.disk,
+        )
         #: the root filesystem, as stages see it
         self.guest = ApplianceGuest(self._session, console)
 

@@ -19,6 +19,8 @@ from amphora_mkimage.probe import guests, namespaces
 from amphora_mkimage.probe.outcome import Outcome, Result
 
 KINDS = ("namespace", "appliance")
+#: Reason of a choice that is the user's.
+ASKED = "asked for"
 _NAME = "guest"
 #: What changes the answer without a reboot, and is looked at on every use: rights and programs that somebody gives.
 _INPUTS = (
@@ -35,10 +37,12 @@ class Choice:
 
     :param kind: "namespace" or "appliance"
     :param reason: one line that says why
+    :param remedy: one line that says what would allow the better one, or ""
     """
 
     kind: str
     reason: str
+    remedy: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.reason}"
@@ -52,7 +56,7 @@ def choose(wanted: str, console: Console) -> Choice:
     :raises HostError: neither works here
     """
     if wanted in KINDS:
-        return Choice(wanted, "asked for")
+        return Choice(wanted, ASKED)
     if wanted != "auto":
         raise BadValueError(f"there is no guest called {wanted}", f"accepted values: auto, {', '.join(KINDS)}")
     key = verdicts.key(*_state(os.environ))
@@ -78,7 +82,7 @@ def _try(console: Console) -> Choice:
                 f" nor in an appliance ({appliance.reason})",
                 namespace.remedy or appliance.remedy or "run `amphora-mkimage check`",
             )
-    return Choice("appliance", f"no namespace can be had: {namespace.reason}")
+    return Choice("appliance", f"no namespace can be had: {namespace.reason}", namespace.remedy)
 
 
 def _probe(probe: Any, console: Console) -> Outcome:
@@ -117,4 +121,5 @@ def _from_fields(fields: dict[str, Any] | None) -> Choice | None:
         choice = Choice(**(fields or {}))
     except TypeError:
         return None
-    return choice if choice.kind in KINDS and isinstance(choice.reason, str) else None
+    texts = (choice.reason, choice.remedy)
+    return choice if choice.kind in KINDS and all(isinstance(text, str) for text in texts) else None

@@ -169,10 +169,10 @@ def _answer(function: Callable[[], object]) -> tuple[str, object]:
     except MkimageError as error:
         return "error", error
     except OSError as error:
-        return "error", _explain(error)
+        return "error", explain(error)
 
 
-def _explain(error: OSError) -> MkimageError:
+def explain(error: OSError) -> MkimageError:
     """Turn a failed system call of ours into words; a full disk is the one that users meet."""
     where = f": {error.filename}" if error.filename else ""
     remedy = "free some space, or work elsewhere with -w, -c and -o" if error.errno == errno.ENOSPC else ""

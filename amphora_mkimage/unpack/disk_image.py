@@ -33,7 +33,13 @@ _STDERR = "/tmp/tar-stderr"  # noqa: S108 (the appliance's)
 
 
 def disk(
-    path: Path, kind: Kind, target: Path, limits: Limits, console: Console, deadline: float = DEADLINE_SECONDS
+    path: Path,
+    kind: Kind,
+    target: Path,
+    limits: Limits,
+    console: Console,
+    deadline: float = DEADLINE_SECONDS,
+    scratch: Path | None = None,
 ) -> str:
     """Write the tree of the operating system on a disk as a plain tar, for :func:`amphora_mkimage.unpack.tar`.
 
@@ -43,6 +49,7 @@ def disk(
     :param target: a file that does not exist; it takes as much space as the tree
     :param limits: the size that the tar may have
     :param deadline: seconds
+    :param scratch: directory for libguestfs' temporary files (default: TMPDIR)
     :return: the system's name, as os-release(5) has it
     :raises MkimageError: the image is refused or damaged, or has no operating system or several; then no target is left
     :raises HostError: libguestfs or qemu cannot do it on this host
@@ -52,7 +59,7 @@ def disk(
     with target.open("xb") as file:
         file.truncate(limits.total // 512 * 512)
     try:
-        with Appliance(path, image.qemu_format, chosen, console, deadline, target) as appliance:
+        with Appliance(path, image.qemu_format, chosen, console, deadline, target, tmpdir=scratch) as appliance:
             try:
                 with console.step("Finding the operating system"):
                     found, places = system.mount(appliance)

@@ -104,7 +104,7 @@ class _Extraction:
                 self._directories[os.fstat(self._root).st_ino] = member
                 return
             if member.type in (tar_format.CHARACTER, tar_format.BLOCK_DEVICE, tar_format.FIFO):
-                _check_special(member)
+                check_special(member)
                 return
             self._enter(member.parts[:-1])
             _WRITERS[member.type](self, member, member.parts[-1])
@@ -213,10 +213,10 @@ class _Extraction:
         os.fchown(file, member.uid, member.gid)
         os.fchmod(file, member.mode)
         for name, value in member.xattrs.items():
-            if name in _ATTRIBUTES:
-                os.setxattr(file, name, value)
-            elif name.startswith(_USER_ATTRIBUTES):
+            if name.startswith(_USER_ATTRIBUTES):
                 self._set_user_attribute(file, name, value)
+            elif is_kept(name):
+                os.setxattr(file, name, value)
         os.utime(file, ns=(member.mtime, member.mtime))
 
     def _set_user_attribute(self, file: int, name: str, value: bytes) -> None:
@@ -228,8 +228,16 @@ class _Extraction:
             self._attributes_lost += 1
 
 
-def _check_special(member: Member) -> None:
-    """Devices and FIFOs are made at boot where a system has them; anywhere else they are not a root filesystem's."""
+def is_kept(attribute: str) -> bool:
+    """Tell whether an extended attribute is the image's own."""
+    return attribute in _ATTRIBUTES or attribute.startswith(_USER_ATTRIBUTES)
+
+
+def check_special(member: Member) -> None:
+    """Devices and FIFOs are made at boot where a system has them; anywhere else they are not a root filesystem's.
+
+    :raises FormatError: it is somewhere else
+    """
     top = member.parts[0]
     if top == "dev" or (top == "run" and member.type == tar_format.FIFO):
         return

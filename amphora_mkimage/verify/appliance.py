@@ -8,19 +8,16 @@ for here (:mod:`amphora_mkimage.verify.guest_disk`).
 
 from __future__ import annotations
 
-import contextlib
-import shlex
 import stat
 import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from amphora_mkimage.accelerator import Accelerator, prepare_libguestfs
+from amphora_mkimage.accelerator import Accelerator
 from amphora_mkimage.console import Console
-from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.libguestfs import CallError, Session
 from amphora_mkimage.verify.tree import Entry, Tree, TreeError
-from amphora_mkimage.verify.watchdog import Watchdog
 
 #: For all that is done in an appliance: a whole verification takes a minute under emulation. A damaged filesystem can
 #: keep a kernel or a checker busy for ever, and libguestfs itself waits without limit.
@@ -31,7 +28,6 @@ _LABEL = "image"
 _SCRATCH_LABEL = "scratch"
 #: Name of the scratch disk in the appliance's shell.
 SCRATCH = f"/dev/disk/guestfs/{_SCRATCH_LABEL}"
-_INSTALL = "install the distribution's python3-guestfs; a virtual environment needs --system-site-packages to see it"
 
 
 class Appliance:
@@ -40,6 +36,7 @@ class Appliance:
     :param path: of the image
     :param qemu_format: its format as qemu names it; never guessed, or a raw disk could pass for a qcow2
     :param scratch: a raw file that the appliance may write, as another disk
+    :param tmpdir: directory for libguestfs' temporary files (default: TMPDIR)
     :raises HostError: libguestfs is missing or does not start
     """
 
@@ -51,28 +48,25 @@ class Appliance:
         console: Console,
         deadline: float = DEADLINE_SECONDS,
         scratch: Path | None = None,
+        tmpdir: Path | None = None,
     ) -> None:
         self.device = "/dev/sda"
-        self.handle = _handle(accelerator)
-        self._watchdog = Watchdog(deadline, scratch)
+        self._session = Session(
+            accelerator,
+            console,
+            deadline,
+            memory_mib=_MEMORY_MIB,
+            scratch=tmpdir,
+            written=scratch,
+            untrusted=True,
+        )
+        self.handle = self._session.handle
         try:
             self.handle.add_drive_opts(str(path.resolve()), readonly=True, format=qemu_format, label=_LABEL)
             if scratch is not None:
                 options = {"format": "raw", "cachemode": "unsafe", "label": _SCRATCH_LABEL}
                 self.handle.add_drive_opts(str(scratch.resolve()), **options)
-            with console.step(f"Starting the appliance ({'KVM' if accelerator.kvm else 'emulated'})"):
-                self._watchdog.start()
-                self.handle.launch()
-        except RuntimeError as error:
-            self.close()
-            if self._watchdog.expired:
-                raise HostError(f"the appliance did not start within {deadline:.0f} s") from error
-            lines = str(error).strip().splitlines()
-            raise HostError(
-                f"libguestfs cannot start its appliance: {lines[0]}",
-                "run libguestfs-test-tool to see why (a kernel in /boot that is not readable is a common cause)",
-                tail=lines,
-            ) from error
+            self._session.launch()
         except BaseException:
             self.close()
             raise
@@ -87,9 +81,7 @@ class Appliance:
 
     def close(self) -> None:
         """End the appliance, whatever state it is in."""
-        self._watchdog.stop()
-        with contextlib.suppress(RuntimeError):
-            self.handle.close()
+        self._session.close()
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Call libguestfs.
@@ -98,34 +90,21 @@ class Appliance:
         :raises MkimageError: the appliance is gone
         """
         try:
-            return getattr(self.handle, name)(*arguments, **options)
-        except (RuntimeError, UnicodeError) as error:  # UnicodeError: file names that are not UTF-8
-            if self._watchdog.expired:
-                raise MkimageError(
-                    "the image kept the appliance busy for too long; it was stopped", "the image may be damaged"
-                ) from error
-            if self._watchdog.full:
-                raise MkimageError(
-                    "the disk is full that the appliance writes to", "free some space, or work elsewhere with -w"
-                ) from error
-            if not self.handle.is_ready():
-                raise MkimageError("the appliance ended unexpectedly", "the image may be damaged") from error
-            raise TreeError(f"{name}: {error}") from error
+            return self._session.call(name, *arguments, **options)
+        except CallError as error:
+            raise TreeError(error.what) from error
 
     def shell(self, command: str, *arguments: str) -> tuple[int, str]:
         """Run a command of the appliance's own, never of the guest's; its exit status and what it printed.
 
-        libguestfs has no call for a check that repairs nothing, nor for the content of an initramfs; ``debug sh`` is
-        what its maintainers use.
-
         :param command: for the appliance's shell, with ``"$1"`` and so on for ``arguments``
+        :raises TreeError: it could not be run
         """
-        words = " ".join(shlex.quote(argument) for argument in arguments)
-        printed = str(
-            self.call("debug", "sh", [f"set -- {words}; {{ {command}; }} 2>&1; status=$?; echo; echo $status"])
-        )
-        output, _, status = printed.rstrip().rpartition("\n")
-        return int(status) if status.isdigit() else -1, output.strip()
+        try:
+            status, printed = self._session.shell(command, *arguments)
+        except CallError as error:
+            raise TreeError(error.what) from error
+        return status, printed.strip()
 
     def own_name(self, device: str) -> str:
         """Give a device's name in the appliance's shell.
@@ -143,19 +122,6 @@ class Appliance:
             return bytes(self.call("pread_device", self.device, size, offset))
         except TreeError:
             return b""  # beyond its end
-
-
-def _handle(accelerator: Accelerator) -> Any:
-    try:
-        import guestfs  # noqa: PLC0415 (hosts without it can still do all else)
-    except ImportError as error:
-        raise HostError("the Python binding of libguestfs is missing", _INSTALL) from error
-    handle = guestfs.GuestFS(python_return_dict=True)
-    handle.parse_environment_list([f"{name}={value}" for name, value in prepare_libguestfs(accelerator).items()])
-    handle.set_network(False)
-    handle.set_memsize(_MEMORY_MIB)
-    handle.set_autosync(False)
-    return handle
 
 
 class ApplianceTree(Tree):

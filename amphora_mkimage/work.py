@@ -1,0 +1,82 @@
+"""What the build of an image has in common in either guest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from amphora_mkimage import manifest, stages
+from amphora_mkimage.bases import mirror
+from amphora_mkimage.bases.archive import Archive
+from amphora_mkimage.bases.base import Made
+from amphora_mkimage.bases.customise import Wish
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import HostError
+from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.plan import Plan
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a build reports.
+
+    :param base: where the base came from
+    :param packages: installed ones
+    :param timings: seconds by step
+    """
+
+    base: dict[str, object]
+    packages: list[dict[str, str]]
+    filesystem_uuid: str
+    timings: dict[str, float]
+
+
+def open_archive(
+    plan: Plan, directory: Path, console: Console, status: Path | None = None, own_keyring: Path | None = None
+) -> Archive:
+    """Open the archive.
+
+    :param status: package database of the system that packages are resolved for
+    :param own_keyring: that system's own keyring, for a host that has none
+    :raises HostError: there is no keyring
+    """
+    request, keyring = plan.request, Path(plan.request.keyring)
+    if own_keyring is not None and own_keyring.exists() and not keyring.exists():
+        keyring = own_keyring
+    if not keyring.exists():
+        raise HostError(
+            f"the keyring {keyring} is not there, so the archive's signature cannot be checked",
+            f"install the package {request.base.keyring_package}, or name a keyring with DIB_APT_KEYRING",
+        )
+    network = mirror.apt_network_settings(os.environ)
+    sources = plan.archive.sources(request.base, request.release, str(keyring))
+    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status)
+
+
+def base_facts(plan: Plan, made: Made) -> dict[str, object]:
+    """Say for the manifest where a base came from."""
+    request = plan.request
+    return {
+        "origin": plan.archive.origin,
+        "mirror": plan.archive.main,
+        "suites": [pattern.format(request.release) for pattern in request.base.releases[request.release].suites],
+        "key": made.key,
+        "cached": made.cached,
+        **made.facts,
+    }
+
+
+def wish(plan: Plan) -> Wish:
+    """Say what is made of the base image of an apt base."""
+    request = plan.request
+    return Wish(request.base, request.release, plan.wanted, plan.unwanted, request.kernel_package)
+
+
+def run_stages(plan: Plan, guest: Guest, console: Console) -> list[dict[str, str]]:
+    """Run the stages in a guest that is mounted; gives the packages that are installed, which no stage changes."""
+    installed = manifest.packages(guest, dnf=plan.request.base.dnf)
+    for stage in stages.wanted(plan.request):
+        console.activity(stages.name(stage))
+        stage.run(guest, plan.request)
+    return installed
