@@ -43,6 +43,9 @@ def require(request: Request, choice: Choice) -> None:
     elif not request.base.published:
         why = f"-i {request.base.name} is bootstrapped, which cannot be done in an appliance"
         other = f", or take -i {request.base.distribution}"
+    elif request.agent:
+        why = "the amphora agent cannot be installed in an appliance yet"
+        other = ", or build without the agent (--no-agent)"
     if why:
         cause = "" if choice.reason == ASKED else f", and {choice.reason}"
         remedy = choice.remedy or "build in a namespace (--guest namespace)"

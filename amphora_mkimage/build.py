@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from amphora_mkimage import appliance_worker, guardian, manifest
+from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.appliance_worker import ApplianceWorker
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import bootstrap, customise, customise_dnf, image
@@ -68,6 +69,8 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
             stack.callback(output.close)
         targets = {kind: output.fd for kind, output in outputs.items()}
         store = Store(request.cache_dir, console.warn)
+        if plan.agent is not None:
+            agent_install.prepare(plan.agent, request.arch, store, console)
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
         place = Workplace(work, store, console)
         base = None
@@ -139,8 +142,11 @@ class _Worker:
         self.place.store.prepare()
         base = self._make_base()
         guest = NamespaceGuest(self.place.tree, self.console)
-        with self.console.step("configure"), guest.mounted():
-            installed = run_stages(self.plan, guest, self.console)
+        with guest.mounted():
+            if self.plan.agent is not None:
+                agent_install.install(self.plan.agent, guest, self.place)
+            with self.console.step("configure"):
+                installed = run_stages(self.plan, guest, self.console)
         filesystem_uuid = str(uuid.uuid4())
         if "tar" in self.targets:
             with self.console.step("write tar"):
@@ -234,6 +240,7 @@ def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Resu
                     image=facts,
                     installed=result.packages,
                     base=result.base,
+                    agent=plan.agent.facts if plan.agent else None,
                     timings=result.timings,
                 )
             )

@@ -30,6 +30,7 @@ def render(
     image: dict[str, object],
     installed: list[dict[str, str]],
     base: dict[str, object],
+    agent: dict[str, object] | None,
     timings: dict[str, float],
 ) -> bytes:
     """Give a manifest's JSON text.
@@ -37,6 +38,7 @@ def render(
     :param guest: what it was built in, "namespace" or "appliance"
     :param image: facts of this one file (format, bytes, sha256, virtual size)
     :param base: where the base came from
+    :param agent: what it was installed from, None when it was left out
     :param timings: seconds by step
     """
     document = {
@@ -45,7 +47,7 @@ def render(
         "image": image,
         "settings": request.summary,
         "guest": guest,
-        "agent": None,
+        "agent": agent,
         "base": base,
         "packages": installed,
         "timings": timings,

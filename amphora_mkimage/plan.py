@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amphora_mkimage import packages, stages
+from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.bases import bootstrap, image, mirror
 from amphora_mkimage.bases.archive import Deb
 from amphora_mkimage.disk import filesystems, layout
@@ -22,12 +23,14 @@ class Plan:
     :param groups: wanted packages by role
     :param archive: the mirror, credentials apart
     :param sources: sources.list text, as the tree gets it
+    :param agent: the amphora agent, None when it is left out
     """
 
     request: Request
     groups: Mapping[str, Sequence[str]]
     archive: mirror.Mirror
     sources: str
+    agent: agent_install.Agent | None
 
     @property
     def wanted(self) -> list[str]:
@@ -51,7 +54,7 @@ class Plan:
         """
         if all(kind == "tar" for kind in self.request.types):
             return
-        needed = filesystems.needed_bytes(installed)
+        needed = filesystems.needed_bytes(installed + (agent_install.INSTALLED_BYTES if self.agent else 0))
         if needed > layout.root_capacity(self.request.size_gib):
             least = next(size for size in range(1, 1 << 20) if needed <= layout.root_capacity(size))
             raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")
@@ -65,12 +68,21 @@ class Plan:
         origin = self._published() if request.base.published else self._bootstrapped(debs, store)
         lines = [f"base      {request.base.name} {request.release} {request.arch}, from {self.archive.origin}", *origin]
         lines += [f"          {role}: {' '.join(sorted(names))}" for role, names in self.groups.items()]
+        if self.agent is not None:
+            lines.append(f"agent     octavia {self.agent.version} for Python {self.agent.python}, {self._kept(store)}")
         titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
         lines += _column("stages", titles)
         lines += _column("settings", [f"{name}: {value}" for name, value in request.summary.items()])
         lines += _column("guest", [str(guest)])
         lines += _column("outputs", [str(path) for path in request.outputs.values()])
         return "\n".join(lines)
+
+    def _kept(self, store: Store) -> str:
+        assert self.agent is not None
+        if store.has_base(self.agent.key):
+            return "installed environment is cached"
+        kept = sum(store.has_wheel(package.sha256) for package in self.agent.packages)
+        return f"{len(self.agent.packages)} packages, of which {kept} are cached"
 
     def _bootstrapped(self, debs: Sequence[Deb], store: Store) -> list[str]:
         base_kept = store.has_base(self.base_key(debs))
@@ -92,7 +104,9 @@ def make(request: Request) -> Plan:
     """Choose the mirror and collect the packages."""
     archive = mirror.choose(request.base, request.release, request.mirror, request.arch)
     sources = archive.sources(request.base, request.release, request.keyring)
-    return Plan(request, packages.groups(request), archive, sources)
+    python = request.base.releases[request.release].python
+    agent = agent_install.choose(python, request.arch) if request.agent else None
+    return Plan(request, packages.groups(request), archive, sources, agent)
 
 
 def _column(head: str, entries: Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ class Request:
     :param image_mirror: directory that has the base image, "" for the distribution's
     :param image_keyring: that signs there, None for the distribution's key
     :param local_image: base image of the user's own, path or URL; "" for a published one
+    :param agent: the amphora agent is in the image
     :param insecure: the base image may lack a signature or a checksum
     :param guest: "auto", "namespace" or "appliance"
     """
@@ -52,6 +53,7 @@ class Request:
     kernel_package: str
     ssh: bool = True
     nftables: bool = True
+    agent: bool = True
     cpu_pinning: bool = False
     enforce_mac: bool = False
     fips: bool = False
@@ -86,6 +88,7 @@ class Request:
             "kernel_package": self.kernel_package,
             "ssh": self.ssh,
             "nftables": self.nftables,
+            "agent": self.agent,
             "cpu_pinning": self.cpu_pinning,
             "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
             "fips": self.fips,
@@ -120,6 +123,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         kernel_package=_kernel(values["kernel_package"], base, arch),
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
+        agent=not values["no_agent"].value,
         cpu_pinning=bool(values["cpu_pinning"].value),
         enforce_mac=bool(values["mandatory_access_control"].value),
         fips=bool(values["fips"].value),

@@ -91,7 +91,7 @@ def _env(*names: str) -> tuple[Variable, ...]:
     return tuple(Variable(name) for name in names)
 
 
-_AGENT = "the amphora agent is not there yet: images are built without it"
+_AGENT = "not there yet: the agent is the released octavia that the lock file names"
 _ELEMENTS = "diskimage-builder elements are not there yet"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -187,6 +187,13 @@ SETTINGS: tuple[Setting, ...] = (
         parse=parse_bool,
         default=False,
         later=_AGENT,
+    ),
+    Setting(
+        "no_agent",
+        "leave the amphora agent out; Octavia cannot use such an image",
+        ("--no-agent",),
+        (),
+        default=False,
     ),
     Setting(
         "root_password",

@@ -51,19 +51,22 @@ class Workplace:
             return
         userns.mount("tmpfs", self.directory, "tmpfs", 0, "mode=755")
 
-    def pack(self, key: str) -> None:
-        """Keep a snapshot of the tree in the cache."""
+    def pack(self, key: str, part: str = ".") -> None:
+        """Keep a snapshot of the tree in the cache.
+
+        :param part: the directory of it to keep, relative
+        """
         with self.store.writing_base(key) as file:
             argv = ["tar", "--create", f"--directory={self.tree}", *_TAR, "--use-compress-program=zstd -1 -T0"]
-            argv += [f"--file=/proc/self/fd/{file.fileno()}", "."]
+            argv += [f"--file=/proc/self/fd/{file.fileno()}", part]
             process.run(argv, self.console, what="cannot cache the base", remedy=_CACHE, pass_fds=(file.fileno(),))
 
     def unpack(self, kept: Path) -> None:
-        """Make the tree from a snapshot.
+        """Make the tree, or that part of it, from a snapshot.
 
         :param kept: checked by :meth:`Store.checked_base`
         """
-        self.tree.mkdir()
+        self.tree.mkdir(exist_ok=True)
         argv = ["tar", "--extract", f"--directory={self.tree}", *_TAR, "--preserve-permissions"]
         argv += ["--use-compress-program=zstd", f"--file={kept}"]
         process.run(argv, self.console, what="cannot unpack the cached base")

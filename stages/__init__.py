@@ -12,6 +12,7 @@ from typing import Protocol, cast
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages import (
+    agent,
     apparmor,
     apt,
     boot,
@@ -58,6 +59,7 @@ ORDER: Sequence[Stage] = cast(
         name_resolution,
         sysctl,
         haproxy,
+        agent,
         apparmor,
         selinux,
         logging,

@@ -14,12 +14,14 @@ class Release:
     :param suites: name patterns of all suites that a complete system takes; ``{}`` is the codename; of apt bases
     :param refused: why no amphora can be made of it, or ""
     :param lacks: what it lacks that other releases have, by architecture
+    :param python: version of its Python, for which the amphora agent is fetched before the image is there
     """
 
     codename: str
     suites: tuple[str, ...] = ()
     refused: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
+    python: str = ""
 
 
 @dataclass(frozen=True)

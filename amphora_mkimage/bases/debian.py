@@ -16,9 +16,9 @@ DEBIAN_MINIMAL = Base(
     releases={
         "buster": Release("buster", _ALL, refused=_PYTHON_TOO_OLD),
         "bullseye": Release("bullseye", _ALL, refused=_PYTHON_TOO_OLD),
-        "bookworm": Release("bookworm", _ALL),
-        "trixie": Release("trixie", _ALL, lacks={"i386": _NO_KERNEL}),
-        "forky": Release("forky", _ALL, lacks={"i386": _NO_KERNEL}),
+        "bookworm": Release("bookworm", _ALL, python="3.11"),
+        "trixie": Release("trixie", _ALL, lacks={"i386": _NO_KERNEL}, python="3.13"),
+        "forky": Release("forky", _ALL, lacks={"i386": _NO_KERNEL}, python="3.14"),
     },
     components=("main",),
     keyring="/usr/share/keyrings/debian-archive-keyring.gpg",

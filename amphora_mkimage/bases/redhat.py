@@ -13,6 +13,14 @@ _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
 _BOOTLOADER = {"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
 
 
+#: /usr/bin/python3 of each release.
+_PYTHONS = {"42": "3.13", "43": "3.14", "44": "3.14", "45": "3.14", "10": "3.12", "10-stream": "3.12"}
+
+
+def _release(name: str) -> Release:
+    return Release(name, python=_PYTHONS[name])
+
+
 def _base(name: str, default: str, releases: Mapping[str, Release], vendor: str = "") -> Base:
     return Base(
         name=name,
@@ -33,11 +41,11 @@ def _of_series(name: str, *refused: str) -> Base:
     """Give a base that has the releases which are published, and those that are refused."""
     series = PUBLISHED[name]
     old = {release: Release(release, refused=_PYTHON_TOO_OLD) for release in refused}
-    return _base(name, series.default, old | {release: Release(release) for release in series.releases})
+    return _base(name, series.default, old | {release: _release(release) for release in series.releases})
 
 
 FEDORA = _of_series("fedora")
 CENTOS = _of_series("centos", "9-stream")
 ROCKY = _of_series("rocky", "9")
 #: Nothing of it is published without a subscription: the image is the user's own.
-RHEL = _base("rhel", "10", {"9": Release("9", refused=_PYTHON_TOO_OLD), "10": Release("10")}, vendor="redhat")
+RHEL = _base("rhel", "10", {"9": Release("9", refused=_PYTHON_TOO_OLD), "10": _release("10")}, vendor="redhat")

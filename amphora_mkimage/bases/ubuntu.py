@@ -14,8 +14,8 @@ UBUNTU_MINIMAL = Base(
     releases={
         "focal": Release("focal", _ALL, refused=_PYTHON_TOO_OLD),
         "jammy": Release("jammy", _ALL, refused=_PYTHON_TOO_OLD),
-        "noble": Release("noble", _ALL),
-        "resolute": Release("resolute", _ALL),
+        "noble": Release("noble", _ALL, python="3.12"),
+        "resolute": Release("resolute", _ALL, python="3.14"),
     },
     # haproxy and keepalived are in main, ipvsadm is in universe.
     components=("main", "universe"),

@@ -5,6 +5,7 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
     amphora-mkimage/debs/<sha256>.deb           package files, by what they are
     amphora-mkimage/bases/<key>-<sha256>.tar.zst
                                                 bootstrapped systems, by what they were made of and by what they are
+    amphora-mkimage/wheels/<sha256>             the agent's Python packages, by what they are
     amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
 
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from amphora_mkimage import __version__
+from amphora_mkimage.errors import MkimageError
 
 _COPY_BYTES = 1 << 20
 #: A temporary file this old has no writer any more.
@@ -42,11 +44,12 @@ class Store:
         self.root = directory / "amphora-mkimage"
         self.debs = self.root / "debs"
         self.bases = self.root / "bases"
+        self.wheels = self.root / "wheels"
         self._on_damage = on_damage
 
     def prepare(self) -> None:
         """Make the directories, and remove what killed writers left long ago."""
-        for directory in (self.debs, self.bases):
+        for directory in (self.debs, self.bases, self.wheels):
             directory.mkdir(parents=True, exist_ok=True)
             for left in directory.glob(".partial-*"):
                 with contextlib.suppress(FileNotFoundError):
@@ -61,7 +64,9 @@ class Store:
 
     def take_deb(self, sha256: str, target: Path) -> bool:
         """Copy a package file out and check the copy; False when it is absent or damaged."""
-        source = self._deb(sha256)
+        return self._take(self._deb(sha256), sha256, target)
+
+    def _take(self, source: Path, sha256: str, target: Path) -> bool:
         try:
             with source.open("rb") as file, target.open("wb") as copy:
                 found = copy_hashing(file, copy)
@@ -71,7 +76,8 @@ class Store:
             with contextlib.suppress(OSError):
                 os.utime(source)
             return True
-        target.unlink()
+        if target.is_file():
+            target.unlink()
         self._damaged(source)
         return False
 
@@ -80,6 +86,26 @@ class Store:
         if not self.has_deb(sha256):
             with self._writing(self.debs, self._deb(sha256).name) as entry, source.open("rb") as original:
                 shutil.copyfileobj(original, entry.file, _COPY_BYTES)
+
+    # -- Python packages ---------------------------------------------------------------------------------------------
+
+    def has_wheel(self, sha256: str) -> bool:
+        """Tell whether a Python package is there, checked; a damaged one is removed."""
+        return self._take(self.wheels / sha256, sha256, Path(os.devnull))
+
+    def take_wheel(self, sha256: str, target: Path) -> bool:
+        """Copy a Python package out and check the copy; False when it is absent or damaged."""
+        return self._take(self.wheels / sha256, sha256, target)
+
+    def put_wheel(self, sha256: str, source: Path) -> None:
+        """Add a Python package.
+
+        :raises MkimageError: it is not what its hash says
+        """
+        self.wheels.mkdir(parents=True, exist_ok=True)
+        with self._writing(self.wheels, sha256) as entry, source.open("rb") as original:
+            if copy_hashing(original, entry.file) != sha256:
+                raise MkimageError(f"{source.name} is not what its hash in the lock file says")
 
     # -- bootstrapped bases ------------------------------------------------------------------------------------------
 

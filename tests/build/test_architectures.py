@@ -54,9 +54,23 @@ def test_i386(run_cli, cache_dir: Path, tmp_path: Path) -> None:
     """Its release is the last that has a kernel; BIOS and 32-bit UEFI."""
     needs("i386")
     (tmp_path / "mirror").mkdir()
-    with loopback_mirror.serving(tmp_path / "mirror", cache_dir, "-i", "debian-minimal", "-a", "i386") as mirror:
+    with loopback_mirror.serving(
+        tmp_path / "mirror", cache_dir, "-i", "debian-minimal", "--no-agent", "-a", "i386"
+    ) as mirror:
         done = run_cli(
-            *("-i", "debian-minimal", "-a", "i386", "-t", "raw,tar,qcow2", "-o", tmp_path / "a", "-w", tmp_path),
+            *(
+                "-i",
+                "debian-minimal",
+                "--no-agent",
+                "-a",
+                "i386",
+                "-t",
+                "raw,tar,qcow2",
+                "-o",
+                tmp_path / "a",
+                "-w",
+                tmp_path,
+            ),
             *("-c", tmp_path / "cache"),
             env=mirror.variables,
             timeout=1800,
@@ -80,7 +94,19 @@ def test_arm64_is_built_complete_and_runs(run_cli, cache_dir: Path, tmp_path: Pa
     if shutil.which("qemu-system-aarch64") is None or not Path("/usr/share/AAVMF").is_dir():
         pytest.skip("needs qemu-system-arm and qemu-efi-aarch64")
     done = run_cli(
-        *("-i", "debian-minimal", "-a", "aarch64", "-t", "qcow2,tar", "-o", tmp_path / "a", "-w", tmp_path),
+        *(
+            "-i",
+            "debian-minimal",
+            "--no-agent",
+            "-a",
+            "aarch64",
+            "-t",
+            "qcow2,tar",
+            "-o",
+            tmp_path / "a",
+            "-w",
+            tmp_path,
+        ),
         *("-c", cache_dir),
         timeout=7200,
     )

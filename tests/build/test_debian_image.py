@@ -28,11 +28,11 @@ def test_an_ordinary_user_starts_from_a_disk_image(
     (tmp_path / "SHA512SUMS").write_text(f"{digest}  {IMAGE}\n")
     with serving(tmp_path) as url:
         environment = {"DIB_CLOUD_IMAGES": url, "no_proxy": "127.0.0.1"}
-        done = run_cli_as(user, "-i", "debian", "-t", "tar", "-o", "a", cwd=home, env=environment)
+        done = run_cli_as(user, "-i", "debian", "--no-agent", "-t", "tar", "-o", "a", cwd=home, env=environment)
         assert done.returncode == 0, done.stderr
         assert "Copying its files" in done.stderr
         # Again: neither the disk nor packages are touched.
-        again = run_cli_as(user, "-i", "debian", "-t", "tar", "-o", "b", cwd=home, env=environment)
+        again = run_cli_as(user, "-i", "debian", "--no-agent", "-t", "tar", "-o", "b", cwd=home, env=environment)
     assert again.returncode == 0, again.stderr
     assert "appliance" not in again.stderr
     assert "install packages" not in again.stderr

@@ -76,7 +76,20 @@ def test_nothing_is_left(point: str, number: int, start_cli, seed_cache, cache_d
     work.mkdir()
     marker = f"AMPHORA_TEST_MARKER={tmp_path}"
     child = start_cli(
-        *("-i", "debian-minimal", "-t", "qcow2,tar", "-o", output / "a", "-w", work, "-c", cache, *arguments),
+        *(
+            "-i",
+            "debian-minimal",
+            "--no-agent",
+            "-t",
+            "qcow2,tar",
+            "-o",
+            output / "a",
+            "-w",
+            work,
+            "-c",
+            cache,
+            *arguments,
+        ),
         env=dict([marker.split("=", 1)]),
         stderr=subprocess.PIPE,
     )

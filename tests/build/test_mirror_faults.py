@@ -97,7 +97,9 @@ def attempt(run_cli, tmp_path: Path):
         output = tmp_path / "output"
         output.mkdir()
         env = {**LOOPBACK, "BASE_OS_MIRROR": url, **({"DIB_APT_KEYRING": str(keyring)} if keyring else {})}
-        done = run_cli("-i", "debian-minimal", "-o", output / "a", "-w", output, "-c", tmp_path / "cache", env=env)
+        done = run_cli(
+            "-i", "debian-minimal", "--no-agent", "-o", output / "a", "-w", output, "-c", tmp_path / "cache", env=env
+        )
         assert done.returncode == 1, done.stderr
         assert list(output.iterdir()) == []
         assert "full log: " in done.stderr

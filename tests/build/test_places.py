@@ -23,7 +23,7 @@ def test_an_ordinary_user_bootstraps_and_builds(user: pwd.struct_passwd, run_cli
     home = Path(user.pw_dir)
     seed_cache(home / ".cache/image-create", owner=(user.pw_uid, user.pw_gid))
     os.chown(home / ".cache", user.pw_uid, user.pw_gid)
-    done = run_cli_as(user, "-i", "debian-minimal", "-t", "qcow2,tar", "-o", "a", cwd=home)
+    done = run_cli_as(user, "-i", "debian-minimal", "--no-agent", "-t", "qcow2,tar", "-o", "a", cwd=home)
     assert done.returncode == 0, done.stderr
     assert "bootstrap" in done.stderr
     left = {path.name for path in home.iterdir() if path.name[:4] not in (".bas", ".pro")}
@@ -46,7 +46,7 @@ def test_an_ordinary_user_bootstraps_and_builds(user: pwd.struct_passwd, run_cli
     )
     assert info["virtual-size"] == 5 << 30
     # Again, on disk and from the user's own cache.
-    done = run_cli_as(user, "-i", "debian-minimal", "-f", "-t", "tar", "-o", "b", cwd=home)
+    done = run_cli_as(user, "-i", "debian-minimal", "--no-agent", "-f", "-t", "tar", "-o", "b", cwd=home)
     assert done.returncode == 0, done.stderr
     assert "unpack the cached base" in done.stderr
     with tarfile.open(home / "b.tar") as tar:
@@ -64,7 +64,7 @@ def test_two_builds_at_once_on_one_cache(start_cli, run_cli, seed_cache, tmp_pat
     children = []
     for name in ("a", "b"):
         with (tmp_path / f"{name}.err").open("wb") as errors:
-            arguments = ("-i", "debian-minimal", "-o", output / name, "-w", output, "-c", cache)
+            arguments = ("-i", "debian-minimal", "--no-agent", "-o", output / name, "-w", output, "-c", cache)
             children.append(start_cli(*arguments, stderr=errors))
     statuses = [child.wait(1200) for child in children]
     texts = [(tmp_path / f"{name}.err").read_text() for name in ("a", "b")]
@@ -78,7 +78,7 @@ def test_two_builds_at_once_on_one_cache(start_cli, run_cli, seed_cache, tmp_pat
     assert len(sums.stdout.splitlines()) == 2
     assert list(cache.rglob(".partial-*")) == []
     # Whatever the cache has now is either used or found damaged and made again: a third build works.
-    done = run_cli("-i", "debian-minimal", "-t", "tar", "-o", output / "c", "-w", output, "-c", cache)
+    done = run_cli("-i", "debian-minimal", "--no-agent", "-t", "tar", "-o", output / "c", "-w", output, "-c", cache)
     assert done.returncode == 0, done.stderr
     assert "unpack the cached base" in done.stderr
 

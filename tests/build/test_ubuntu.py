@@ -33,7 +33,8 @@ class Image:
 
 
 def build(run_cli, environment: dict[str, str], place: Path, cache: Path, *arguments: str):
-    return run_cli("-o", place / "a", "-w", place, "-c", cache, *arguments, env=environment)
+    """Without the agent: the lab's packages are Debian's, and so is the version of its Python."""
+    return run_cli("--no-agent", "-o", place / "a", "-w", place, "-c", cache, *arguments, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,17 @@ def test_a_build_is_refused_before_any_work(tmp_path: Path) -> None:
             forget_all()
         except OSError:
             return -1, []
-        argv = ["-i", "debian-minimal", "-a", "ppc64le", "-o", str(tmp_path / "a"), "-w", str(tmp_path / "work")]
+        argv = [
+            "-i",
+            "debian-minimal",
+            "-a",
+            "ppc64le",
+            "--no-agent",
+            "-o",
+            str(tmp_path / "a"),
+            "-w",
+            str(tmp_path / "work"),
+        ]
         status = cli.main([*argv, "-c", str(tmp_path / "cache"), "-l", str(tmp_path / "log")])
         return status, sorted(path.name for path in tmp_path.iterdir())
 

@@ -1,0 +1,21 @@
+"""Import all that the amphora's commands import when they start; runs in the image, with the agent's interpreter.
+
+Its arguments are the names of the commands. What is loaded by name only later, at the first request, is loaded too.
+"""
+
+import importlib
+import importlib.metadata
+import sys
+
+LATER_GROUPS = ("octavia.amphora.udp_api_server", "octavia.amphora.health_daemon")
+LATER = ("gunicorn.workers.sync", "gunicorn.glogging", "werkzeug.serving")
+
+points = importlib.metadata.entry_points()
+commands = {point.name: point for point in points.select(group="console_scripts")}
+for name in sys.argv[1:]:
+    commands[name].load()
+for group in LATER_GROUPS:
+    for point in points.select(group=group):
+        point.load()
+for name in LATER:
+    importlib.import_module(name)

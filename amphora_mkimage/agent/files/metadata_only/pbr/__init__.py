@@ -1,0 +1,1 @@
+"""Stands in for pbr, see from_pkg_info.py."""

@@ -1,0 +1,1 @@
+"""Stands in for setuptools, see from_pkg_info.py."""

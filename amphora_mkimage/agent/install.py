@@ -1,0 +1,187 @@
+"""The agent's virtual environment: made once by the locked pip, kept in the cache, imported in every image.
+
+It is made of files that were fetched and checked before; nothing here needs a network (see
+:mod:`amphora_mkimage.agent.download`). There is no compiler and no pip in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amphora_mkimage.agent import download, lock
+from amphora_mkimage.agent.lock import INSTALLER, Package
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.fetch.store import Store, key_of
+from amphora_mkimage.guest.namespace import NamespaceGuest
+from amphora_mkimage.workplace import Workplace
+
+VENV = "/opt/amphora-agent-venv"
+#: Programs of octavia that run in an amphora.
+COMMANDS = (
+    "amphora-agent",
+    "amphora-health-checker",
+    "amphora-interface",
+    "haproxy-vrrp-check",
+    "prometheus-proxy",
+)
+#: Bytes that the environment takes on the disk (docs/agent.md), for -s.
+INSTALLED_BYTES = 160_000_000
+_FILES = Path(__file__).with_name("files")
+_IMPORTS = _FILES / "import_commands.py"
+_OFFERED = "/run/offered-agent"
+_SCRIPT = "/run/amphora-import-commands.py"
+_PYTHON = "/usr/bin/python3"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """The agent that an image gets.
+
+    :param python: version of the image's Python, "3.13"
+    :param packages: files that it is installed from, with the installer
+    """
+
+    python: str
+    packages: tuple[Package, ...]
+
+    @property
+    def key(self) -> str:
+        """Key of its environment in the cache."""
+        programs = [path.read_bytes() for path in (Path(__file__), _IMPORTS)]
+        return key_of("agent", self.python, *(f"{p.sha256} {p.file}" for p in self.packages), *programs)
+
+    @property
+    def installed(self) -> list[Package]:
+        """What ends up in the environment."""
+        return [package for package in self.packages if package.name != INSTALLER]
+
+    @property
+    def version(self) -> str:
+        """Version of octavia."""
+        return next(package.version for package in self.packages if package.name == "octavia")
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the manifest says."""
+        return {
+            "octavia": self.version,
+            "python": self.python,
+            "path": VENV,
+            "packages": [
+                {"name": p.name, "version": p.version, "file": p.file, "sha256": p.sha256} for p in self.installed
+            ],
+        }
+
+
+def choose(python: str, arch: str) -> Agent:
+    """Choose the files of the default agent.
+
+    :param python: version of the image's Python
+    :param arch: dpkg's name of the architecture
+    :raises BadValueError: the lock has none for it
+    """
+    return Agent(python, tuple(lock.select(python, arch)))
+
+
+def prepare(agent: Agent, arch: str, store: Store, console: Console) -> None:
+    """Bring all that the installation needs into the cache, while there is a network.
+
+    :raises MkimageError: a package cannot be had
+    """
+    if store.checked_base(agent.key) is None:
+        download.fetch(agent.packages, agent.python, arch, store, console)
+
+
+def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
+    """Put the environment into the image, and import the agent there.
+
+    :param guest: mounted
+    :raises MkimageError: the image's Python is another one, or the agent cannot be imported
+    """
+    _check_python(agent, guest)
+    kept = place.store.checked_base(agent.key)
+    if kept is not None:
+        with place.console.step("unpack the cached amphora agent"):
+            place.unpack(kept)
+        with place.console.step("import the amphora agent"):
+            _import(guest)
+        return
+    with place.console.step("install the amphora agent"):
+        _make(agent, guest, place)
+        _import(guest)  # which leaves the byte code of what it imports, and only of that
+    with place.console.step("cache the amphora agent"):
+        place.pack(agent.key, VENV.strip("/"))
+
+
+def _check_python(agent: Agent, guest: NamespaceGuest) -> None:
+    printed = guest.command([_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+    found = printed.split()[-1] if printed.split() else "?"
+    if found != agent.python:
+        raise MkimageError(
+            f"the image has Python {found}, and the amphora agent was fetched for Python {agent.python}",
+            "use another release (-d), or build without the agent (--no-agent)",
+        )
+
+
+def _make(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
+    offered = place.directory / "offered-agent"
+    offered.mkdir()
+    for package in agent.packages:
+        if not place.store.take_wheel(package.sha256, offered / package.file):
+            raise MkimageError(f"{package.file} is not in the cache any more", "build again")
+    for source in (False, True):
+        lines = [p.requirement for p in agent.installed if p.is_source == source]
+        (offered / _list(source)).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+    installer = next(package.file for package in agent.packages if package.name == INSTALLER)
+    guest.rm_rf(VENV)
+    guest.command([_PYTHON, "-m", "venv", "--without-pip", VENV])
+    with guest.offered(offered, _OFFERED):
+        # Wheels first: among them is what builds the few packages that have none, which are pure Python.
+        for source in (False, True):
+            options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
+            _pip(guest, installer, [*options, f"--requirement={_OFFERED}/{_list(source)}"])
+    shutil.rmtree(offered)
+    _trim(guest)
+
+
+def _list(source: bool) -> str:
+    return "sources.txt" if source else "wheels.txt"
+
+
+def _pip(guest: NamespaceGuest, installer: str, arguments: Sequence[str]) -> None:
+    # A wheel of pip is run as it is: it never has to be installed, nor removed.
+    pip = ["env", f"PYTHONPATH={_OFFERED}/{installer}", f"{VENV}/bin/python", "-m", "pip", "--isolated", "install"]
+    options = ["--no-index", f"--find-links={_OFFERED}", "--no-deps", "--require-hashes", "--no-compile"]
+    quiet = ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--root-user-action=ignore"]
+    try:
+        guest.command([*pip, *options, *quiet, *arguments])
+    except MkimageError as error:
+        what = "cannot install the amphora agent in the image"
+        raise MkimageError(what, "build without it: --no-agent", tail=error.tail) from error
+
+
+def _trim(guest: NamespaceGuest) -> None:
+    """Remove what no amphora runs: tests, and headers for compilers."""
+    guest.command(
+        ["find", f"{VENV}/lib", "-type", "d", "-name", "tests", "-prune", "-exec", "rm", "-rf", "{}", "+"]
+    )  # fmt: skip
+    guest.rm_rf(f"{VENV}/include")
+
+
+def _import(guest: NamespaceGuest) -> None:
+    """Import what the commands import.
+
+    :raises MkimageError: that fails
+    """
+    guest.write(_SCRIPT, _IMPORTS.read_bytes())
+    try:
+        guest.command([f"{VENV}/bin/python", _SCRIPT, *COMMANDS])
+    except MkimageError as error:
+        what = "the amphora agent cannot be imported by the image's Python"
+        raise MkimageError(what, "the last line says what is missing", tail=error.tail) from error
+    finally:
+        guest.rm_f(_SCRIPT)
