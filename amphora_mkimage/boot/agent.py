@@ -59,7 +59,8 @@ def make_identity(directory: Path, console: Console) -> Identity:
     identity = Identity(uuid.uuid4(), directory)
     for name in ("server", "client"):
         authority = ["-keyout", f"{name}_ca.key", "-out", f"{name}_ca.pem", "-subj", f"/CN=amphora-mkimage {name} CA"]
-        _openssl(directory, authority, console)
+        # Python 3.13, the agent's too, asks an authority for its key usage (ssl.VERIFY_X509_STRICT; RFC 5280 4.2.1.3).
+        _openssl(directory, [*authority, "-addext", "keyUsage=critical,keyCertSign,cRLSign"], console)
         subject = ["-subj", f"/CN={identity.amphora_id}", "-addext", f"subjectAltName=DNS:{identity.amphora_id}"]
         leaf = ["-addext", "basicConstraints=critical,CA:FALSE", *subject]
         signer = ["-CA", f"{name}_ca.pem", "-CAkey", f"{name}_ca.key"]

@@ -1,0 +1,202 @@
+"""The host's pip against an index on loopback (PEP 503) that breaks off, lies, or lacks what is wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fault_server import Fault, FaultServer, make_certificate, running
+
+from amphora_mkimage.agent import download
+from amphora_mkimage.agent.lock import Package
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.fetch.store import Store
+
+HTML = {"Content-Type": "text/html"}
+WHEELS = (
+    "one-1.0-py3-none-any.whl",
+    "two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl",
+    "three-3.0-cp39-abi3-manylinux2014_x86_64.whl",
+)
+SOURCE = "four-4.0.tar.gz"
+
+
+def wheel(file: str) -> bytes:
+    name, version, tags = file.removesuffix(".whl").split("-", 2)
+    info = f"{name}-{version}.dist-info"
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(f"{name}.py", "# nothing\n" * 5000)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return content.getvalue()
+
+
+def source(file: str, setup: str) -> bytes:
+    top = file.removesuffix(".tar.gz")
+    name, version = top.split("-")
+    files = {"PKG-INFO": f"Metadata-Version: 1.1\nName: {name}\nVersion: {version}\n", "setup.py": setup}
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for path, text in files.items():
+            member = tarfile.TarInfo(f"{top}/{path}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+@dataclass
+class Index:
+    """An index with four projects, and what is wanted of it."""
+
+    server: FaultServer
+    wanted: list[Package]
+    store: Store
+    warnings: list[str]
+    ran: Path
+
+    def fetch(self) -> None:
+        download.fetch(self.wanted, "3.13", "amd64", self.store, Console(io.StringIO()))
+
+    def add(self, file: str, content: bytes) -> None:
+        package = Package(hashlib.sha256(content).hexdigest(), file)
+        self.wanted.append(package)
+        self.server.files[f"/files/{file}"] = content
+        self.server.files[f"/simple/{package.name}/"] = f'<a href="/files/{file}">{file}</a>'.encode()
+        self.server.faults[f"/simple/{package.name}/"] = Fault(headers=HTML)
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    for name in os.environ:
+        if name.startswith("PIP_") or name.lower().endswith(("_proxy", "_ca_bundle")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    warnings: list[str] = []
+    with running() as server:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+        made = Index(server, [], Store(tmp_path / "cache", warnings.append), warnings, tmp_path / "ran")
+        for file in WHEELS:
+            made.add(file, wheel(file))
+        made.add(SOURCE, source(SOURCE, f"open({str(made.ran)!r}, 'w')\n"))
+        yield made
+
+
+def left(index: Index) -> set[str]:
+    return {path.name for path in index.store.wheels.iterdir()} if index.store.wheels.exists() else set()
+
+
+def test_all_is_fetched_once_and_nothing_of_it_runs(index: Index, tmp_path: Path) -> None:
+    index.fetch()
+    assert left(index) == {package.sha256 for package in index.wanted}
+    for package in index.wanted:
+        assert index.store.take_wheel(package.sha256, tmp_path / package.file)
+        assert (tmp_path / package.file).read_bytes() == index.server.files[f"/files/{package.file}"]
+    assert not index.ran.exists()
+    seen = len(index.server.seen)
+    index.fetch()
+    assert len(index.server.seen) == seen
+
+
+def test_settings_of_other_installations_do_no_harm(
+    index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "constraints.txt").write_text("one==0.5\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
+    monkeypatch.setenv("PIP_NO_BINARY", ":all:")
+    monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "1")
+    index.fetch()
+    assert len(left(index)) == len(index.wanted)
+
+
+def test_what_is_there_is_not_fetched_again_and_what_is_damaged_is(index: Index) -> None:
+    index.fetch()
+    damaged = index.wanted[1]
+    (index.store.wheels / damaged.sha256).write_bytes(b"x")
+    index.server.seen.clear()
+    index.fetch()
+    assert {seen.path for seen in index.server.seen} == {"/simple/two/", f"/files/{damaged.file}"}
+    assert len(index.warnings) == 1
+    assert index.store.has_wheel(damaged.sha256)
+
+
+def test_an_index_with_a_login_and_a_ca_of_its_own(
+    index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificate = make_certificate(tmp_path / "server.pem")
+    with running(certificate) as server:
+        server.files, server.faults = index.server.files, index.server.faults
+        for fault in server.faults.values():
+            fault.login = "Basic dXNlcjpzZXNhbWU="
+        monkeypatch.setenv("PIP_INDEX_URL", server.url.replace("//", "//user:sesame@") + "/simple")
+        with pytest.raises(MkimageError):
+            index.fetch()  # nobody knows its CA
+        monkeypatch.setenv("PIP_CERT", f"{certificate}.crt")
+        index.fetch()
+        assert len(left(index)) == len(index.wanted)
+        for fault in server.faults.values():
+            fault.login = "another"
+        for path in index.store.wheels.iterdir():
+            path.unlink()
+        with pytest.raises(MkimageError) as caught:
+            index.fetch()
+    assert "sesame" not in "\n".join((caught.value.what, caught.value.remedy, *caught.value.tail))
+
+
+@pytest.mark.parametrize(
+    ("fault", "path"),
+    [
+        (Fault(cut=1000), f"/files/{WHEELS[0]}"),
+        (Fault(statuses=[503] * 9), f"/files/{WHEELS[1]}"),
+        (Fault(statuses=[404] * 9), "/simple/three/"),
+        (Fault(cut=10, headers=HTML), "/simple/one/"),
+        (Fault(cut=100), f"/files/{SOURCE}"),
+    ],
+)
+def test_an_index_that_breaks_off(index: Index, fault: Fault, path: str) -> None:
+    index.server.faults[path] = fault
+    with pytest.raises(MkimageError) as caught:
+        index.fetch()
+    assert caught.value.status == 1
+    assert caught.value.what.startswith("cannot fetch the amphora agent's packages: ")
+    assert caught.value.tail
+    assert left(index) == set()
+
+
+@pytest.mark.parametrize("file", [WHEELS[0], WHEELS[2], SOURCE])
+def test_an_index_that_serves_another_content(index: Index, file: str) -> None:
+    index.server.files[f"/files/{file}"] = source(file, "") if file == SOURCE else wheel(file) + b"x"
+    with pytest.raises(MkimageError) as caught:
+        index.fetch()
+    assert "HASHES" in "\n".join(caught.value.tail).upper()
+    assert left(index) == set()
+    assert not index.ran.exists()
+
+
+def test_nobody_is_there(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    with pytest.raises(MkimageError) as caught:
+        index.fetch()
+    assert caught.value.status == 1
+    assert left(index) == set()
+
+
+def test_no_pip(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(HostError) as caught:
+        index.fetch()
+    assert "python3-pip" in caught.value.remedy and "--no-agent" in caught.value.remedy
+    index.wanted.clear()
+    index.fetch()  # where nothing is to be fetched, none is needed
