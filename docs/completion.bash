@@ -6,7 +6,7 @@ _amphora_mkimage() {
         check) options="-h --help --json --launch" ;;
         verify) options="-h --help --manifest --size --root-password --json --all" ;;
         boot) options="-h --help --arch --uefi --haproxy-config --timeout --memory --json --console" ;;
-        *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --insecure --guest -v --version" ;;
+        *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages --no-agent -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --insecure --guest -v --version" ;;
     esac
     COMPREPLY=()
     case "${COMP_WORDS[1]} $previous" in

@@ -14,7 +14,7 @@ _BOOTLOADER = {"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
 
 
 #: /usr/bin/python3 of each release.
-_PYTHONS = {"42": "3.13", "43": "3.14", "44": "3.14", "45": "3.14", "10": "3.12", "10-stream": "3.12"}
+_PYTHONS = {"44": "3.14", "45": "3.14", "10": "3.12", "10-stream": "3.12"}
 
 
 def _release(name: str) -> Release:

@@ -57,7 +57,7 @@ def image(
     site = redhat_upstream(name)
     place, cache = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("cache")
     env = environment(site, name)
-    done = run_cli("-i", name, "-o", place / "a", "-w", place, "-c", cache, "-l", place / "log", env=env)
+    done = run_cli("-i", name, "--no-agent", "-o", place / "a", "-w", place, "-c", cache, "-l", place / "log", env=env)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((place / "a.qcow2.manifest.json").read_text())
     return Image(name, site, env, cache, place / "a.qcow2", manifest, done.stderr)
@@ -122,7 +122,7 @@ def test_files_have_their_selinux_labels(image: Image, root: Path) -> None:
 
 def build_again(image: Image, run_cli, place: Path, name: str, *arguments: str):
     return run_cli(
-        "-i", image.name, "-t", "tar", "-o", place / name, "-w", place, "-c", image.cache, *arguments,
+        "-i", image.name, "--no-agent", "-t", "tar", "-o", place / name, "-w", place, "-c", image.cache, *arguments,
         env=image.environment,
     )  # fmt: skip
 

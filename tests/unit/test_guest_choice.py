@@ -22,10 +22,10 @@ Completed = subprocess.CompletedProcess[str]
 
 
 def plan(run_cli, place: Path, *arguments: str) -> Completed:
-    """The plan of a build, with verdicts of its own."""
+    """The plan of a build that either guest can do, with verdicts of its own."""
     environment = {"XDG_RUNTIME_DIR": str(place), "XDG_CACHE_HOME": str(place / "verdicts")}
     where = ("-o", place / "a", "-w", place / "w", "-c", place / "c")
-    return run_cli("--dry-run", *where, *arguments, env=environment)
+    return run_cli("--dry-run", "--no-agent", *where, *arguments, env=environment)
 
 
 def plan_without_namespaces(run_cli, place: Path, *arguments: str) -> Completed:
@@ -82,6 +82,7 @@ def test_a_namespace_that_is_asked_for_is_not_replaced(run_cli, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words", "remedy"),
     [
+        ((), "the amphora agent cannot be installed in an appliance yet", "or build without the agent (--no-agent)"),
         (("-i", "ubuntu-minimal"), "ubuntu-minimal is bootstrapped", "--guest namespace), or take -i ubuntu"),
         (("-i", "debian-minimal"), "debian-minimal is bootstrapped", "--guest namespace), or take -i debian"),
         (("-i", "fedora"), "-i fedora cannot be built in an appliance yet", "--guest namespace)"),
@@ -143,7 +144,7 @@ def test_an_image_that_is_not_what_it_should_be(
     environment = {"DIB_LOCAL_IMAGE": str(image), "BASE_OS_MIRROR": "http://127.0.0.1:9/ubuntu"}
     output, work = tmp_path / "output", tmp_path / "work"
     output.mkdir()
-    arguments = ("--guest", "appliance", "-o", output / "a", "-w", work, "-c", tmp_path / "cache")
+    arguments = ("--guest", "appliance", "--no-agent", "-o", output / "a", "-w", work, "-c", tmp_path / "cache")
     done = run_cli(*arguments, env=environment)
     assert done.returncode == status, done.stderr
     assert words in done.stderr
