@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import io
 import json
 import re
+import ssl
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
 from amphora_mkimage.agent import install
+from amphora_mkimage.boot import agent
+from amphora_mkimage.console import Console
+from amphora_mkimage.guest import userns
+from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT, NamespaceGuest
 
 VENV = install.VENV.strip("/")
 AGENT = install.choose("3.13", "amd64")
@@ -88,6 +96,68 @@ def test_an_agent_that_cannot_be_imported_is_found(built, run_cli, cache_dir: Pa
     assert "pyroute2" in done.stderr
     assert "Traceback" not in done.stderr.partition("error:")[0]
     assert list(output.iterdir()) == []
+
+
+def get(identity: agent.Identity, path: str, *, known: bool = True) -> dict:
+    context = ssl.create_default_context(cafile=str(identity.directory / "server_ca.pem"))
+    context.check_hostname = False  # the certificate names the amphora
+    if known:
+        context.load_cert_chain(identity.directory / "client.pem", identity.directory / "client.key")
+    connection = http.client.HTTPSConnection("127.0.0.1", agent.PORT, timeout=60, context=context)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return {"status": answer.status, **json.loads(answer.read())}
+
+
+def test_the_agent_of_the_tar_answers_those_whom_it_knows(built, tmp_path: Path) -> None:
+    """The tar as a root file system with namespaces of its own, and the agent in it as its unit would start it."""
+    (tmp_path / "identity").mkdir()
+    (tmp_path / "root").mkdir()
+    identity = agent.make_identity(tmp_path / "identity", Console(io.StringIO()))
+
+    def work() -> dict[str, dict]:
+        root = tmp_path / "root"
+        userns.mount("tmpfs", root, "tmpfs", 0, "mode=755")
+        subprocess.run(["tar", "-xf", built.tar, "-C", root, "--numeric-owner"], check=True)
+        userns.without_network()
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        guest = NamespaceGuest(root, Console(io.StringIO()))
+        for path, text in identity.files().items():
+            guest.write(path, text.encode())
+        with guest.mounted():
+            argv = ["chroot", root, "/usr/local/bin/amphora-agent", "--config-file", agent.CONFIG]
+            child = subprocess.Popen(argv, env=GUEST_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                return ask(identity)
+            finally:
+                child.kill()
+
+    found = userns.run(work)
+    assert found["/"] == {"status": 200, "api_version": "1.0"}
+    packages = {p["name"]: p["version"] for p in json.loads(built.tar_manifest.read_text())["packages"]}
+    for name in ("haproxy", "keepalived", "ipvsadm"):
+        assert packages[name].endswith(found["/1.0/info"][f"{name}_version"])
+    assert found["/1.0/details"]["listeners"] == []
+    assert found["/1.0/details"]["cpu_count"] > 0
+    assert found["stranger"] == {"refused": True}
+
+
+def ask(identity: agent.Identity) -> dict[str, dict]:
+    """Ask until it answers, then all that an amphora without a load balancer can tell."""
+    for _ in range(240):
+        try:
+            found = {"/": get(identity, "/")}
+            break
+        except OSError:
+            time.sleep(0.5)
+    else:
+        pytest.fail("the agent does not answer")
+    found |= {path: get(identity, path) for path in ("/1.0/info", "/1.0/details")}
+    try:
+        found["stranger"] = get(identity, "/", known=False)
+    except (OSError, http.client.HTTPException):
+        found["stranger"] = {"refused": True}
+    return found
 
 
 def test_an_index_that_does_not_answer(run_cli, tmp_path: Path) -> None:
