@@ -11,6 +11,7 @@ import contextlib
 import os
 import shlex
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,18 @@ class Session:
         except (RuntimeError, UnicodeError) as error:  # UnicodeError: file names that are not UTF-8
             tail = tuple(self._printed)
             if self._watchdog.expired:
-                what = f"the appliance was not done after {self.deadline:.0f} s, and was stopped"
-                remedy = _DAMAGED if self._untrusted else "a faster host, or one with KVM, takes less time"
-                raise MkimageError(what, remedy, tail=tail) from error
+                raise self._late(tail) from error
             self._refuse_full_disk(error)
             if not self.handle.is_ready():
                 remedy = _DAMAGED if self._untrusted else "look for the out-of-memory killer in dmesg"
                 raise MkimageError("the appliance ended unexpectedly", remedy, tail=tail) from error
             raise CallError(f"{name}: {error}") from error
+
+    def _late(self, tail: Sequence[str]) -> MkimageError:
+        if self._untrusted:
+            return MkimageError("the image kept the appliance busy for too long; it was stopped", _DAMAGED, tail=tail)
+        what = f"the appliance was not done after {self.deadline:.0f} s, and was stopped"
+        return MkimageError(what, "a faster host, or one with KVM, takes less time", tail=tail)
 
     def _refuse_full_disk(self, error: BaseException) -> None:
         if self._watchdog.full:

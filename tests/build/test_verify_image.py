@@ -310,9 +310,10 @@ def test_a_call_that_never_ends_is_stopped(tmp_path: Path) -> None:
     make_image(amphora(), disk, tmp_path)
     chosen = accelerator.choose(Console(io.StringIO()))
     with Appliance(disk, "raw", chosen, Console(io.StringIO()), deadline=120.0) as appliance:
-        appliance._watchdog.stop()
-        appliance._watchdog = Watchdog(1.0)
-        appliance._watchdog.start()
+        session = appliance._session
+        session._watchdog.stop()
+        session._watchdog = Watchdog(1.0)
+        session._watchdog.start()
         with pytest.raises(MkimageError, match="too long"):
             appliance.shell("sleep 100000")
     assert qemus() == []
