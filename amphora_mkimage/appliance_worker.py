@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 from amphora_mkimage import accelerator, work
+from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.bases import apt, customise, unpacked
 from amphora_mkimage.bases.archive import fetching
 from amphora_mkimage.bases.base import Made
@@ -28,6 +29,8 @@ from amphora_mkimage.workplace import Workplace
 
 #: GiB of the disk where only a tar is wanted, for which -s means nothing; where nothing is written it takes no space.
 _TAR_GIB = 16
+#: Directory of the agent's packages among what the guest is offered.
+_AGENT = "agent"
 
 
 def require(request: Request, choice: Choice) -> None:
@@ -43,9 +46,6 @@ def require(request: Request, choice: Choice) -> None:
     elif not request.base.published:
         why = f"-i {request.base.name} is bootstrapped, which cannot be done in an appliance"
         other = f", or take -i {request.base.distribution}"
-    elif request.agent:
-        why = "the amphora agent cannot be installed in an appliance yet"
-        other = ", or build without the agent (--no-agent)"
     if why:
         cause = "" if choice.reason == ASKED else f", and {choice.reason}"
         remedy = choice.remedy or "build in a namespace (--guest namespace)"
@@ -87,34 +87,39 @@ class ApplianceWorker:
         kept = store.checked_base(found.key)
         made = Made(found.key, cached=kept is not None, facts={"image": self.start.obtained.facts})
         base = work.base_facts(plan, made)
+        offered = place.directory / "offered"
         if kept is not None:
             # Only a build in a namespace keeps one: to get it out of an appliance would cost every build minutes.
             place.base_tar.unlink(missing_ok=True)
             with console.step("unpack the cached base"):
                 place.decompress(kept)
-            return self._build(base, None, None, wish)
+            offered.mkdir()
+            return self._build(base, offered, None, wish)
         with fetching(found.archive, found.debs, store, console):
             unpacked.plain(place, snapshot)
-            offered = place.directory / "offered"
             apt.offer(found.archive, found.debs, offered, console)
         return self._build(base, offered, found, wish)
 
     def _build(
         self,
         base: dict[str, object],
-        offered: Path | None,
+        offered: Path,
         found: customise.Resolved | None,
         wish: customise.Wish,
     ) -> Result:
         """Make the disk in the appliance, and the files from it.
 
-        :param offered: packages to install, None when the base has them
+        :param offered: directory with the packages to install
+        :param found: those packages, None when the base has them
         """
         console = self.console
         disks = [kind for kind in self.targets if kind != "tar"]
         filesystem_uuid = str(uuid.uuid4())
         directory = self.place.directory / "appliance"
         directory.mkdir()
+        agent = self.plan.agent
+        if agent is not None:
+            agent_install.offer(agent, self.place.store, offered / _AGENT)
         with ApplianceBuild(
             directory,
             self.place.base_tar,
@@ -130,6 +135,9 @@ class ApplianceWorker:
             if found is not None:
                 with console.step("install packages"), guest.mounted(), build.offered(apt.OFFERED):
                     customise.install(guest, wish, found)
+            if agent is not None:
+                with console.step("install the amphora agent"), guest.mounted(), build.offered(apt.OFFERED):
+                    agent_install.make(agent, guest, f"{apt.OFFERED}/{_AGENT}")
             with console.step("configure"), guest.mounted():
                 installed = work.run_stages(self.plan, guest, console)
             if "tar" in self.targets:

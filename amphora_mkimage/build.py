@@ -70,7 +70,7 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
         targets = {kind: output.fd for kind, output in outputs.items()}
         store = Store(request.cache_dir, console.warn)
         if plan.agent is not None:
-            agent_install.prepare(plan.agent, request.arch, store, console)
+            agent_install.prepare(plan.agent, request.arch, store, console, snapshot=id_map is not None)
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
         place = Workplace(work, store, console)
         base = None

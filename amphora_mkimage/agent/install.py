@@ -17,6 +17,7 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store, key_of
 from amphora_mkimage.guest.namespace import NamespaceGuest
+from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.workplace import Workplace
 
 VENV = "/opt/amphora-agent-venv"
@@ -87,12 +88,13 @@ def choose(python: str, arch: str) -> Agent:
     return Agent(python, tuple(lock.select(python, arch)))
 
 
-def prepare(agent: Agent, arch: str, store: Store, console: Console) -> None:
+def prepare(agent: Agent, arch: str, store: Store, console: Console, *, snapshot: bool) -> None:
     """Bring all that the installation needs into the cache, while there is a network.
 
+    :param snapshot: a finished environment in the cache will do; :func:`make` needs the packages
     :raises MkimageError: a package cannot be had
     """
-    if store.checked_base(agent.key) is None:
+    if not snapshot or store.checked_base(agent.key) is None:
         download.fetch(agent.packages, agent.python, arch, store, console)
 
 
@@ -102,22 +104,58 @@ def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
     :param guest: mounted
     :raises MkimageError: the image's Python is another one, or the agent cannot be imported
     """
-    _check_python(agent, guest)
     kept = place.store.checked_base(agent.key)
     if kept is not None:
+        _check_python(agent, guest)
         with place.console.step("unpack the cached amphora agent"):
             place.unpack(kept)
         with place.console.step("import the amphora agent"):
             _import(guest)
         return
-    with place.console.step("install the amphora agent"):
-        _make(agent, guest, place)
-        _import(guest)  # which leaves the byte code of what it imports, and only of that
+    offered = place.directory / "offered-agent"
+    offer(agent, place.store, offered)
+    with place.console.step("install the amphora agent"), guest.offered(offered, _OFFERED):
+        make(agent, guest, _OFFERED)
+    shutil.rmtree(offered)
     with place.console.step("cache the amphora agent"):
         place.pack(agent.key, VENV.strip("/"))
 
 
-def _check_python(agent: Agent, guest: NamespaceGuest) -> None:
+def offer(agent: Agent, store: Store, directory: Path) -> None:
+    """Put what :func:`make` needs into a directory to be offered to a guest.
+
+    :param directory: made
+    :raises MkimageError: a package is not in the cache
+    """
+    directory.mkdir()
+    for package in agent.packages:
+        if not store.take_wheel(package.sha256, directory / package.file):
+            raise MkimageError(f"{package.file} is not in the cache any more", "build again")
+    for source in (False, True):
+        lines = [p.requirement for p in agent.installed if p.is_source == source]
+        (directory / _list(source)).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+
+
+def make(agent: Agent, guest: Guest, offered: str) -> None:
+    """Make the environment, and import the agent there.
+
+    :param guest: mounted
+    :param offered: where it sees what :func:`offer` made
+    :raises MkimageError: the image's Python is another one, or the agent cannot be installed or imported
+    """
+    _check_python(agent, guest)
+    installer = next(package.file for package in agent.packages if package.name == INSTALLER)
+    guest.rm_rf(VENV)
+    guest.command([_PYTHON, "-m", "venv", "--without-pip", VENV])
+    # Wheels first: among them is what builds the few packages that have none, which are pure Python.
+    for source in (False, True):
+        options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
+        _pip(guest, offered, installer, [*options, f"--requirement={offered}/{_list(source)}"])
+    _trim(guest)
+    _import(guest)  # which leaves the byte code of what it imports, and only of that
+
+
+def _check_python(agent: Agent, guest: Guest) -> None:
     printed = guest.command([_PYTHON, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
     found = printed.split()[-1] if printed.split() else "?"
     if found != agent.python:
@@ -127,35 +165,14 @@ def _check_python(agent: Agent, guest: NamespaceGuest) -> None:
         )
 
 
-def _make(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
-    offered = place.directory / "offered-agent"
-    offered.mkdir()
-    for package in agent.packages:
-        if not place.store.take_wheel(package.sha256, offered / package.file):
-            raise MkimageError(f"{package.file} is not in the cache any more", "build again")
-    for source in (False, True):
-        lines = [p.requirement for p in agent.installed if p.is_source == source]
-        (offered / _list(source)).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
-    installer = next(package.file for package in agent.packages if package.name == INSTALLER)
-    guest.rm_rf(VENV)
-    guest.command([_PYTHON, "-m", "venv", "--without-pip", VENV])
-    with guest.offered(offered, _OFFERED):
-        # Wheels first: among them is what builds the few packages that have none, which are pure Python.
-        for source in (False, True):
-            options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
-            _pip(guest, installer, [*options, f"--requirement={_OFFERED}/{_list(source)}"])
-    shutil.rmtree(offered)
-    _trim(guest)
-
-
 def _list(source: bool) -> str:
     return "sources.txt" if source else "wheels.txt"
 
 
-def _pip(guest: NamespaceGuest, installer: str, arguments: Sequence[str]) -> None:
+def _pip(guest: Guest, offered: str, installer: str, arguments: Sequence[str]) -> None:
     # A wheel of pip is run as it is: it never has to be installed, nor removed.
-    pip = ["env", f"PYTHONPATH={_OFFERED}/{installer}", f"{VENV}/bin/python", "-m", "pip", "--isolated", "install"]
-    options = ["--no-index", f"--find-links={_OFFERED}", "--no-deps", "--require-hashes", "--no-compile"]
+    pip = ["env", f"PYTHONPATH={offered}/{installer}", f"{VENV}/bin/python", "-m", "pip", "--isolated", "install"]
+    options = ["--no-index", f"--find-links={offered}", "--no-deps", "--require-hashes", "--no-compile"]
     quiet = ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--root-user-action=ignore"]
     try:
         guest.command([*pip, *options, *quiet, *arguments])
@@ -164,7 +181,7 @@ def _pip(guest: NamespaceGuest, installer: str, arguments: Sequence[str]) -> Non
         raise MkimageError(what, "build without it: --no-agent", tail=error.tail) from error
 
 
-def _trim(guest: NamespaceGuest) -> None:
+def _trim(guest: Guest) -> None:
     """Remove what no amphora runs: tests, and headers for compilers."""
     guest.command(
         ["find", f"{VENV}/lib", "-type", "d", "-name", "tests", "-prune", "-exec", "rm", "-rf", "{}", "+"]
@@ -172,7 +189,7 @@ def _trim(guest: NamespaceGuest) -> None:
     guest.rm_rf(f"{VENV}/include")
 
 
-def _import(guest: NamespaceGuest) -> None:
+def _import(guest: Guest) -> None:
     """Import what the commands import.
 
     :raises MkimageError: that fails

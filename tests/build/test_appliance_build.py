@@ -144,3 +144,19 @@ def test_the_default_image(ubuntu_lab, run_cli, tmp_path: Path) -> None:
     first, second, third = (tree_compare.read_tar(tmp_path / f"{name}.tar") for name in ("first", "second", "third"))
     assert tree_compare.unexplained(second, first, INITRD)[0] == []
     assert tree_compare.unexplained(second, third, ()) == ([], [])
+
+
+@pytest.mark.slow
+def test_the_agent(built, run_cli, tmp_path: Path) -> None:
+    """An amphora of our own as the base: no package is missing, so what is installed is the agent."""
+    environment = {"DIB_LOCAL_IMAGE": str(built.tar)}
+    where = ("-o", tmp_path / "a", "-w", tmp_path, "-c", tmp_path / "cache")
+    done = run_cli("-i", "debian", "--guest", "appliance", "-t", "tar", *where, env=environment, timeout=4 * 3600)
+    assert done.returncode == 0, done.stderr
+    assert "] install the amphora agent\n" in done.stderr
+    report = verify(tmp_path / "a.tar", Console())
+    assert report.complete, report.text()
+    here, there = (tree_compare.read_tar(path) for path in (tmp_path / "a.tar", built.tar))
+    programs = [name for name in there if "/opt/amphora-agent-venv/" in name and name.endswith(".py")]
+    assert len(programs) > 1000
+    assert {name: here[name].content for name in programs} == {name: there[name].content for name in programs}

@@ -82,7 +82,6 @@ def test_a_namespace_that_is_asked_for_is_not_replaced(run_cli, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words", "remedy"),
     [
-        ((), "the amphora agent cannot be installed in an appliance yet", "or build without the agent (--no-agent)"),
         (("-i", "ubuntu-minimal"), "ubuntu-minimal is bootstrapped", "--guest namespace), or take -i ubuntu"),
         (("-i", "debian-minimal"), "debian-minimal is bootstrapped", "--guest namespace), or take -i debian"),
         (("-i", "fedora"), "-i fedora cannot be built in an appliance yet", "--guest namespace)"),
