@@ -65,6 +65,7 @@ def test_it_is_complete(image: Image) -> None:
     assert report.complete, report.text()
 
 
+@pytest.mark.slow
 def test_it_runs(image: Image, run_cli) -> None:
     done = run_cli("boot", "--json", image.qcow2)
     assert done.returncode == 0, done.stdout + done.stderr
