@@ -73,7 +73,7 @@ def download(
     """
     listed = directory / "requirements.txt"
     listed.write_text("".join(f"{line}\n" for line in requirements), encoding="ascii")
-    argv = [*_pip(), "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    argv = [*find_pip(), "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
     argv += ["--progress-bar=off", f"--dest={directory}", f"--requirement={listed}"]
     argv += ["--require-hashes"] if hashes else []
     env = {name: value for name, value in process.environment().items() if name.removeprefix("PIP_") not in _FOREIGN}
@@ -96,8 +96,11 @@ def download(
     )
 
 
-def _pip() -> list[str]:
-    """Find a pip: the one of this interpreter, else the host's."""
+def find_pip() -> list[str]:
+    """Find a pip: the one of this interpreter, else the host's.
+
+    :raises HostError: there is none
+    """
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     for name in ("pip3", "pip"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import process
+from amphora_mkimage.agent.download import find_pip
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk import filesystems, formats, layout
@@ -175,6 +176,15 @@ def requests_module(_console: Console) -> Outcome:
         reason = "not installed: no base images from the network"
         return Outcome(Result.LIMITED, reason, "install the package python3-requests, or requests from PyPI")
     return Outcome(Result.OK, "there")
+
+
+def pip(_console: Console) -> Outcome:
+    """Look for what fetches the amphora agent."""
+    try:
+        found = find_pip()
+    except HostError as error:
+        return Outcome(Result.LIMITED, "not installed: no images with the amphora agent", error.remedy)
+    return Outcome(Result.OK, " ".join(found))
 
 
 def keyrings() -> Iterator[tuple[str, Callable[[Console], Outcome]]]:

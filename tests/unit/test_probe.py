@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import io
 import json
 import os
 import platform
 import shutil
-import signal
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +17,11 @@ from typing import Any
 import pytest
 from public import PYTHON, public_root
 
-from amphora_mkimage import process
 from amphora_mkimage.console import Console
-from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.errors import HostError
 from amphora_mkimage.guest import userns
-from amphora_mkimage.probe import guests, namespaces, resources, tools
-from amphora_mkimage.probe.command import CHECKS, Check, blockers, probes, render
+from amphora_mkimage.probe import guests, namespaces, resources
+from amphora_mkimage.probe.command import CHECKS, blockers
 from amphora_mkimage.probe.outcome import Need, Outcome, Probe, Result
 from amphora_mkimage.probe.trial import attempt
 
@@ -35,24 +31,6 @@ needs_namespaces = pytest.mark.skipif(
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0 or shutil.which("useradd") is None, reason="needs root to add users")
 needs_newuidmap = pytest.mark.skipif(shutil.which("newuidmap") is None, reason="needs newuidmap")
-TOOLS = {tool.name: tool for tool in tools.TOOLS}
-
-
-@pytest.fixture
-def console() -> Console:
-    return Console(io.StringIO())
-
-
-@pytest.fixture
-def farm(tmp_path: Path) -> Path:
-    """A directory of links to all programs of this host, to take one away from."""
-    directory = tmp_path / "bin"
-    directory.mkdir()
-    for place in ("/usr/local/bin", "/usr/bin", "/bin"):
-        for program in Path(place).glob("*"):
-            if not (directory / program.name).is_symlink():
-                (directory / program.name).symlink_to(program)
-    return directory
 
 
 def check(*argv: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -341,66 +319,6 @@ def test_every_step_of_a_build_is_tried_here(console: Console) -> None:
     assert outcome.result == Result.OK, outcome
 
 
-# --- tools -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["mmdebstrap", "apt-get", "dpkg-deb", "tar", "mcopy", "qemu-img", "openssl"])
-def test_a_missing_tool(name: str, farm: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    (farm / name).unlink(missing_ok=True)
-    monkeypatch.setenv("PATH", str(farm))
-    outcome = TOOLS[name].probe(console)
-    assert outcome == Outcome(Result.MISSING, f"{name} is not installed", f"install the package {TOOLS[name].package}")
-
-
-@pytest.mark.parametrize("name", ["xz", "bzip2", "sqfs2tar", "gpg"])
-def test_a_missing_tool_that_only_some_base_images_need(
-    name: str, farm: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (farm / name).unlink()
-    monkeypatch.setenv("PATH", str(farm))
-    outcome = TOOLS[name].probe(console)
-    assert outcome.result == Result.LIMITED
-    assert outcome.reason.startswith(f"{name} is not installed: no base images")
-    assert TOOLS[name].package in outcome.remedy
-
-
-@pytest.mark.parametrize("name", ["mke2fs", "qemu-img", "sfdisk", "mkfs.vfat", "tar"])
-def test_a_tool_that_does_not_do_its_work(
-    name: str, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / name
-    program.write_text(
-        "#!/bin/sh\ncat >/dev/null\necho 'Bad option(s) specified: assume_storage_prezeroed' >&2\nexit 1\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    outcome = TOOLS[name].probe(console)
-    assert outcome.result == Result.MISSING
-    assert "Bad option(s) specified" in outcome.reason
-    assert outcome.remedy
-
-
-@pytest.mark.parametrize("name", ["sfdisk", "qemu-system-x86_64"])
-def test_a_tool_that_does_not_even_read(
-    name: str, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / name).symlink_to("/bin/false")
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    outcome = TOOLS[name].probe(console)  # whether our write or its end comes first is chance
-    assert outcome.result == Result.MISSING
-    assert outcome.remedy
-
-
-def test_a_missing_keyring_is_a_limit_as_long_as_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {name: probe(Console(io.StringIO())) for name, probe in tools.keyrings()}
-    apt = [base for base in tools.BASES.values() if not base.dnf]
-    there = [base for base in apt if Path(base.keyring).exists()]
-    for base in apt:
-        expected = Result.OK if base in there else Result.LIMITED if there else Result.MISSING
-        assert found[f"{base.distribution} keyring"].result == expected
-        assert expected == Result.OK or base.keyring_package in found[f"{base.distribution} keyring"].remedy
-
-
 # --- resources and guests ----------------------------------------------------------------------------------------
 
 
@@ -445,62 +363,3 @@ def test_an_appliance_without_a_kernel(console: Console) -> None:
     assert outcome.result == Result.MISSING
     assert "failed to find a suitable kernel" in outcome.reason
     assert "linux-image-cloud-amd64" in outcome.remedy
-
-
-# --- machinery ---------------------------------------------------------------------------------------------------
-
-
-def test_a_probe_that_breaks_is_reported_and_the_next_one_runs(console: Console) -> None:
-    def broken(_console: Console) -> Outcome:
-        raise ZeroDivisionError("by nothing")
-
-    def lacking(_console: Console) -> Outcome:
-        raise HostError("no such thing", "get one")
-
-    rows = [Check("a", (Need.BUILD,), broken), Check("b", (Need.BOOT,), lacking)]
-    first, second = probes(rows, console)
-    assert first.result == Result.FAILED
-    assert "ZeroDivisionError: by nothing" in first.reason
-    assert (second.result, second.reason, second.remedy) == (Result.MISSING, "no such thing", "get one")
-    assert blockers([first, second], Need.BUILD) == ["a"]
-    assert blockers([first, second], Need.BOOT) == ["b"]
-    assert render(second).splitlines()[1].strip() == "what to do: get one"
-
-
-def test_a_trial_that_hangs_ends_with_what_it_started(tmp_path: Path) -> None:
-    def hang() -> None:
-        process.run(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 1000"], Console(io.StringIO()), what="sleep")
-
-    with pytest.raises(MkimageError, match="did not end within 1 s"):
-        attempt(hang, 1)
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
-
-
-def test_a_trial_that_cannot_be_interrupted_is_killed() -> None:
-    def stubborn() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-        time.sleep(1000)
-
-    with pytest.raises(MkimageError, match="did not end within 0 s"):
-        attempt(stubborn, 0.1)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-def test_a_trial_that_crashes_is_told_with_what_it_printed() -> None:
-    def crash() -> None:
-        os.write(2, b"last words\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.raises(MkimageError, match="SIGKILL") as caught:
-        attempt(crash, 60)
-    assert "last words" in caught.value.tail
-
-
-def test_what_a_trial_returns_and_raises_comes_back() -> None:
-    assert attempt(lambda: {"pid": os.getpid()}, 60)["pid"] != os.getpid()
-    with pytest.raises(OSError, match="No such file") as caught:
-        attempt(lambda: os.open("/nonexistent", os.O_RDONLY), 60)
-    assert caught.value.errno == errno.ENOENT
-    with pytest.raises(RuntimeError, match="KeyError"):
-        attempt(lambda: {}["x"], 60)
