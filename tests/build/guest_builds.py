@@ -18,7 +18,7 @@ from amphora_mkimage.bases import apt, bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk import filesystems, formats, layout
-from amphora_mkimage.disk.bootloader import Bootloader
+from amphora_mkimage.disk.bootloader import DEBIAN, Bootloader
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.appliance import ApplianceBuild
@@ -113,7 +113,7 @@ def in_namespace(request: Request, material: Material, work: Path, console: Cons
             customise(guest, request, console)
         guest.close()
         architecture = ARCHITECTURES[request.arch]
-        loader = Bootloader(tree, request.base.distribution, UUID, work, console, architecture)
+        loader = Bootloader(tree, DEBIAN, request.base.esp_folder, UUID, work, console, architecture)
         with console.step("install the bootloader"):
             loader.configure()
         with console.step("write the tar"), target.open("wb") as file:
