@@ -157,11 +157,12 @@ def test_an_index_with_a_login_and_a_ca_of_its_own(
 @pytest.mark.parametrize(
     ("fault", "path"),
     [
-        (Fault(cut=1000), f"/files/{WHEELS[0]}"),
+        # So short that pip, which goes on with what it has since 25.1, does not get to the end.
+        (Fault(cut=10), f"/files/{WHEELS[0]}"),
         (Fault(statuses=[503] * 9), f"/files/{WHEELS[1]}"),
         (Fault(statuses=[404] * 9), "/simple/three/"),
         (Fault(cut=10, headers=HTML), "/simple/one/"),
-        (Fault(cut=100), f"/files/{SOURCE}"),
+        (Fault(cut=10), f"/files/{SOURCE}"),
     ],
 )
 def test_an_index_that_breaks_off(index: Index, fault: Fault, path: str) -> None:
