@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests/lab"))
+sys.path[:0] = [str(HERE.parent / name) for name in ("tests", "tests/lab")]
 
 import ubuntu  # noqa: E402 (the stand-in of the tests is what can be reached everywhere)
 from static_server import serving  # noqa: E402

@@ -59,6 +59,7 @@ def both(request_: Request, cache_dir: Path, tmp_path_factory: pytest.TempPathFa
     return namespace, appliance, disk
 
 
+@pytest.mark.slow
 def test_both_guests_make_the_same_tree(both: tuple[Path, Path, Path]) -> None:
     namespace, appliance, _ = (tree_compare.read_tar(path) if path.suffix == ".tar" else {} for path in both)
     lines, unneeded = tree_compare.unexplained(namespace, appliance, ALLOWANCES)
@@ -73,6 +74,7 @@ def test_both_guests_make_the_same_tree(both: tuple[Path, Path, Path]) -> None:
     assert not [path for path in appliance if path.startswith(("/run/", "/tmp/", "/dev/", "/lost+found"))]
 
 
+@pytest.mark.slow
 def test_the_disk_of_the_appliance_is_whole(both: tuple[Path, Path, Path]) -> None:
     disk = both[2]
     root, esp = "?offset=69206016", "@@2M"  # after 1 MiB of table, 1 MiB for BIOS, 64 MiB of ESP

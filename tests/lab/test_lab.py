@@ -27,6 +27,8 @@ from amphora_mkimage.guest.namespace import NamespaceGuest
 
 #: Fedora stands for all where only the tree matters; the others differ in names, which other tests look at.
 NAME = "fedora"
+#: That the stand-in is what it says; what is built from it is tested in CI.
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
