@@ -15,17 +15,14 @@ from amphora_mkimage import accelerator, work
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.bases import apt, customise, unpacked
 from amphora_mkimage.bases.archive import fetching
-from amphora_mkimage.bases.base import Made
-from amphora_mkimage.bases.image import BaseImage
+from amphora_mkimage.bases.base import Made, Wish
 from amphora_mkimage.disk import formats
 from amphora_mkimage.errors import HostError
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.appliance import ApplianceBuild
 from amphora_mkimage.guest.choose import ASKED, Choice
-from amphora_mkimage.plan import Plan
 from amphora_mkimage.request import Request
-from amphora_mkimage.work import Result
-from amphora_mkimage.workplace import Workplace
+from amphora_mkimage.work import Result, Worker
 
 #: GiB of the disk where only a tar is wanted, for which -s means nothing; where nothing is written it takes no space.
 _TAR_GIB = 16
@@ -52,20 +49,8 @@ def require(request: Request, choice: Choice) -> None:
         raise HostError(f"{why}{cause}", f"{remedy}{other}")
 
 
-class ApplianceWorker:
-    """A build in the appliance.
-
-    :param targets: descriptors to write the images to, by type
-    :param start: the base image
-    """
-
-    def __init__(self, plan: Plan, place: Workplace, targets: dict[str, int], start: BaseImage) -> None:
-        self.plan = plan
-        self.request = plan.request
-        self.console = place.console
-        self.place = place
-        self.targets = targets
-        self.start = start
+class ApplianceWorker(Worker):
+    """A build in the appliance, of a published base."""
 
     def run(self) -> Result:
         """Do everything but publishing.
@@ -79,13 +64,15 @@ class ApplianceWorker:
 
     def _run(self) -> Result:
         plan, place, console, store = self.plan, self.place, self.console, self.place.store
+        start = self.start
+        assert start is not None  # or it was refused
         store.prepare()
-        snapshot = unpacked.plain_snapshot(place, self.start)
+        snapshot = unpacked.plain_snapshot(place, start)
         archive = functools.partial(work.open_archive, plan, place.directory / "apt", console)
         wish = work.wish(plan)
-        found = customise.resolve(place, self.start, snapshot, archive, wish, plan.check_size)
+        found = customise.resolve(place, start, snapshot, archive, wish, plan.check_size)
         kept = store.checked_base(found.key)
-        made = Made(found.key, cached=kept is not None, facts={"image": self.start.obtained.facts})
+        made = Made(found.key, cached=kept is not None, facts={"image": start.obtained.facts})
         base = work.base_facts(plan, made)
         offered = place.directory / "offered"
         if kept is not None:
@@ -105,7 +92,7 @@ class ApplianceWorker:
         base: dict[str, object],
         offered: Path,
         found: customise.Resolved | None,
-        wish: customise.Wish,
+        wish: Wish,
     ) -> Result:
         """Make the disk in the appliance, and the files from it.
 

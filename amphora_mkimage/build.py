@@ -34,7 +34,7 @@ from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_pa
 from amphora_mkimage.plan import Plan
 from amphora_mkimage.probe import namespaces
 from amphora_mkimage.request import Request
-from amphora_mkimage.work import Result, base_facts, open_archive, run_stages, wish
+from amphora_mkimage.work import Result, Worker, base_facts, open_archive, run_stages, wish
 from amphora_mkimage.workplace import Workplace
 
 
@@ -77,7 +77,6 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
         if request.base.published:
             base = stack.enter_context(image.prepared(request, store, console, work))
         if id_map is None:
-            assert base is not None  # or it was refused
             result = ApplianceWorker(plan, place, targets, base).run()
         else:
             result = userns.run(_Worker(plan, place, targets, base).run, id_map=id_map, on_end=place.remove)
@@ -120,20 +119,8 @@ def _working_directory(parent: Path, id_map: id_maps.IdMap | None) -> Iterator[P
             pass
 
 
-class _Worker:
-    """The build inside the namespace.
-
-    :param targets: descriptors to write the images to, by type
-    :param start: what a published base starts from
-    """
-
-    def __init__(self, plan: Plan, place: Workplace, targets: dict[str, int], start: image.BaseImage | None) -> None:
-        self.plan = plan
-        self.request = plan.request
-        self.console = place.console
-        self.place = place
-        self.targets = targets
-        self.start = start
+class _Worker(Worker):
+    """The build inside the namespace."""
 
     def run(self) -> Result:
         """Do everything but publishing."""
@@ -161,12 +148,8 @@ class _Worker:
         return Result(base, installed, filesystem_uuid, self.console.timings)
 
     def _make_base(self) -> dict[str, object]:
-        plan, request = self.plan, self.request
-        if self.start is None:
-            made = self._bootstrap()
-        else:
-            made = self._customise_dnf(self.start) if request.base.dnf else self._customise(self.start)
-        return base_facts(plan, made)
+        made = self._bootstrap() if self.start is None else self._customise(self.start)
+        return base_facts(self.plan, made)
 
     def _bootstrap(self) -> Made:
         plan, request = self.plan, self.request
@@ -175,6 +158,8 @@ class _Worker:
 
     def _customise(self, start: image.BaseImage) -> Made:
         plan = self.plan
+        if self.request.base.dnf:
+            return customise_dnf.make(self.place, start, wish(plan), plan.check_size)
         return customise.make(
             self.place,
             start,
@@ -182,18 +167,6 @@ class _Worker:
             wish(plan),
             plan.check_size,
         )
-
-    def _customise_dnf(self, start: image.BaseImage) -> Made:
-        plan, request = self.plan, self.request
-        asked = customise_dnf.Wish(
-            base=request.base,
-            release=request.release,
-            mirror=request.mirror,
-            wanted=plan.wanted,
-            unwanted=plan.unwanted,
-            fips=request.fips,
-        )
-        return customise_dnf.make(self.place, start, asked, plan.check_size)
 
     def _make_disk(self, guest: NamespaceGuest, filesystem_uuid: str) -> Path:
         request, console = self.request, self.console

@@ -9,12 +9,13 @@ from pathlib import Path
 from amphora_mkimage import manifest, stages
 from amphora_mkimage.bases import mirror
 from amphora_mkimage.bases.archive import Archive
-from amphora_mkimage.bases.base import Made
-from amphora_mkimage.bases.customise import Wish
+from amphora_mkimage.bases.base import Made, Wish
+from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.plan import Plan
+from amphora_mkimage.workplace import Workplace
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,22 @@ class Result:
     packages: list[dict[str, str]]
     filesystem_uuid: str
     timings: dict[str, float]
+
+
+class Worker:
+    """A build in either guest.
+
+    :param targets: descriptors to write the images to, by type
+    :param start: what a published base starts from
+    """
+
+    def __init__(self, plan: Plan, place: Workplace, targets: dict[str, int], start: BaseImage | None) -> None:
+        self.plan = plan
+        self.request = plan.request
+        self.console = place.console
+        self.place = place
+        self.targets = targets
+        self.start = start
 
 
 def open_archive(
@@ -68,9 +85,17 @@ def base_facts(plan: Plan, made: Made) -> dict[str, object]:
 
 
 def wish(plan: Plan) -> Wish:
-    """Say what is made of the base image of an apt base."""
+    """Say what is made of the base image."""
     request = plan.request
-    return Wish(request.base, request.release, plan.wanted, plan.unwanted, request.kernel_package)
+    return Wish(
+        base=request.base,
+        release=request.release,
+        wanted=plan.wanted,
+        unwanted=plan.unwanted,
+        kernel=request.kernel_package,
+        mirror=request.mirror,
+        fips=request.fips,
+    )
 
 
 def run_stages(plan: Plan, guest: Guest, console: Console) -> list[dict[str, str]]:

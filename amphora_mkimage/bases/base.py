@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -74,6 +74,27 @@ class Base:
         """Give the release that is built for an architecture when none is named."""
         usable = self.usable(arch)
         return self.default_release if self.default_release in usable else usable[-1]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is made of a base image.
+
+    :param release: name of the release
+    :param wanted: names of all wanted packages, among them the kernel
+    :param unwanted: names of packages that go where they are there
+    :param kernel: name of the kernel package
+    :param mirror: URL that dnf is to use, with credentials if it has any; "" for the repositories that the image names
+    :param fips: the initramfs can start the system in FIPS mode
+    """
+
+    base: Base
+    release: str
+    wanted: Sequence[str]
+    unwanted: Sequence[str]
+    kernel: str
+    mirror: str = field(default="", repr=False)
+    fips: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amphora_mkimage import process
+from amphora_mkimage.bases import unpacked
 from amphora_mkimage.bases.apt import FILES, NO_DOCUMENTATION
 from amphora_mkimage.bases.archive import Archive, Deb, fetching
 from amphora_mkimage.bases.base import Made
@@ -55,9 +56,7 @@ def make(
     made = key(debs, arch, release, archive.sources)
     kept = place.store.checked_base(made)
     if kept is not None:
-        userns.without_network()
-        with console.step("unpack the cached base"):
-            place.unpack(kept)
+        unpacked.finished(place, kept)
         return Made(made, cached=True)
     with fetching(archive, debs, place.store, console):
         # All that came from outside is here and verified: nothing that runs in the image ever gets the network.

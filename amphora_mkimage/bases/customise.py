@@ -14,7 +14,7 @@ from pathlib import Path
 
 from amphora_mkimage.bases import apt, dpkg, unpacked
 from amphora_mkimage.bases.archive import Archive, Deb, fetching
-from amphora_mkimage.bases.base import Base, Made
+from amphora_mkimage.bases.base import Made, Wish
 from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import key_of
@@ -29,24 +29,6 @@ _KEYRINGS = "usr/share/keyrings"
 _FACT_LIMIT = 64 << 20
 #: Opens the archive against a status file, with a keyring when the host has none.
 OpenArchive = Callable[[Path, Path], Archive]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is made of a base image.
-
-    :param base: its keyring is below /usr/share/keyrings in the image
-    :param release: name of the release
-    :param wanted: names of all wanted packages, among them the kernel
-    :param unwanted: names of packages that go where they are there
-    :param kernel: name of the kernel package
-    """
-
-    base: Base
-    release: str
-    wanted: Sequence[str]
-    unwanted: Sequence[str]
-    kernel: str
 
 
 @dataclass(frozen=True)
@@ -81,10 +63,7 @@ def make(
     facts_of_image = {"image": image.obtained.facts}
     kept = store.checked_base(found.key)
     if kept is not None:
-        userns.without_network()
-        shutil.rmtree(place.tree, ignore_errors=True)
-        with console.step("unpack the cached base"):
-            place.unpack(kept)
+        unpacked.finished(place, kept)
         return Made(found.key, cached=True, facts=facts_of_image)
     with fetching(found.archive, found.debs, store, console):
         # All that came from outside is here and verified: nothing that runs in the image ever gets the network.

@@ -7,13 +7,11 @@ amphora; the network is gone before anything of that is installed.
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from amphora_mkimage.bases import dnf, dnf_repositories, rpm, unpacked
-from amphora_mkimage.bases.base import Base, Made
+from amphora_mkimage.bases.base import Made, Wish
 from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
@@ -21,24 +19,6 @@ from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.workplace import Workplace
 
 _FIPS = "/etc/dracut.conf.d/40-fips.conf"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What the base is to be.
-
-    :param mirror: URL, with credentials if it has any; "" for the repositories that the image names
-    :param wanted: names of all wanted packages, among them the kernel
-    :param unwanted: names of packages that go where they are there
-    :param fips: the initramfs can start the system in FIPS mode
-    """
-
-    base: Base
-    release: str
-    mirror: str
-    wanted: Sequence[str]
-    unwanted: Sequence[str]
-    fips: bool
 
 
 def make(place: Workplace, image: BaseImage, wish: Wish, check_size: Callable[[int], None]) -> Made:
@@ -64,10 +44,7 @@ def make(place: Workplace, image: BaseImage, wish: Wish, check_size: Callable[[i
         guest.close()
     facts: Mapping[str, object] = {"image": image.obtained.facts}
     if kept is not None:
-        userns.without_network()
-        shutil.rmtree(place.tree)
-        with console.step("unpack the cached base"):
-            place.unpack(kept)
+        unpacked.finished(place, kept)
         return Made(made, cached=True, facts=facts)
     with console.step("cache the base"):
         place.pack(made)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from amphora_mkimage import unpack
 from amphora_mkimage.bases.base import Base
 from amphora_mkimage.bases.image import BaseImage, unpacked_key
 from amphora_mkimage.errors import BadValueError, MkimageError
+from amphora_mkimage.guest import userns
 from amphora_mkimage.unpack.tar_format import printable
 from amphora_mkimage.workplace import Workplace
 
@@ -17,39 +20,50 @@ OS_RELEASE = "usr/lib/os-release"
 
 def snapshot(place: Workplace, image: BaseImage) -> Path:
     """Give the snapshot of a base image; when it had to be made, the tree is there as well."""
-    key = unpacked_key(image.obtained)
-    kept = place.store.checked_base(key)
-    if kept is not None:
-        return kept
-    with place.console.step("unpack the base image"):
+
+    def make() -> None:
         place.tree.mkdir()
         unpack_file = unpack.squashfs if unpack.kind(image.file) is unpack.Kind.SQUASHFS else unpack.tar
         unpack_file(image.file, place.tree, unpack.Limits(), place.console)
-    with place.console.step("cache the base image"):
-        place.pack(key)
-    return _read_back(place, key)
+
+    return _kept(place, image, "unpack the base image", make, place.pack)
 
 
 def plain_snapshot(place: Workplace, image: BaseImage) -> Path:
     """Give the snapshot as :func:`snapshot` does, without any privilege; when it had to be made, its tar is there."""
+
+    def make() -> None:
+        unpack.plain(image.file, place.base_tar, unpack.Limits(), place.console)
+
+    return _kept(place, image, "read the base image", make, place.compress)
+
+
+def _kept(
+    place: Workplace, image: BaseImage, title: str, make: Callable[[], None], keep: Callable[[str], None]
+) -> Path:
+    """Find a snapshot in the cache, or make it and keep it there."""
     key = unpacked_key(image.obtained)
     kept = place.store.checked_base(key)
     if kept is not None:
         return kept
-    with place.console.step("read the base image"):
-        unpack.plain(image.file, place.base_tar, unpack.Limits(), place.console)
+    with place.console.step(title):
+        make()
     with place.console.step("cache the base image"):
-        place.compress(key)
-    return _read_back(place, key)
-
-
-def _read_back(place: Workplace, key: str) -> Path:
+        keep(key)
     kept = place.store.checked_base(key)
     if kept is None:
         raise MkimageError(
             "the base image that was just cached cannot be read back", "check the disk of the cache (-c)"
         )
     return kept
+
+
+def finished(place: Workplace, kept: Path) -> None:
+    """Have the tree of a finished base from the cache, in place of any other. The network is gone afterwards."""
+    userns.without_network()
+    shutil.rmtree(place.tree, ignore_errors=True)
+    with place.console.step("unpack the cached base"):
+        place.unpack(kept)
 
 
 def tree(place: Workplace, kept: Path) -> None:

@@ -202,21 +202,18 @@ def esp_programs(efi: Efi, exists: Callable[[str], bool], vendor: str = "") -> d
     :param vendor: folder that the packages fill below /boot/efi/EFI, "" where they put the programs elsewhere
     :raises MkimageError: it lacks one of them
     """
-    shim, name, ready = "/usr/lib/shim", efi.suffix, f"/boot/efi/EFI/{vendor}"
-    candidates: dict[str, tuple[str, ...]] = {
-        f"EFI/BOOT/BOOT{name.upper()}.EFI": (f"{ready}/shim{name}.efi",),
-        f"EFI/BOOT/grub{name}.efi": (f"{ready}/grub{name}.efi",),
-        f"EFI/BOOT/mm{name}.efi": (f"{ready}/mm{name}.efi",),
-    }
+    shim, name = "/usr/lib/shim", efi.suffix
+    ready = [f"/boot/efi/EFI/{vendor}/{program}{name}.efi" for program in ("shim", "grub", "mm")]
+    shims, grubs, managers = ([path] for path in ready)
     if not vendor:
-        candidates = {
-            f"EFI/BOOT/BOOT{name.upper()}.EFI": (
-                f"{shim}/shim{name}.efi.signed.latest",
-                f"{shim}/shim{name}.efi.signed",
-            ),
-            f"EFI/BOOT/grub{name}.efi": (f"/usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed",),
-            f"EFI/BOOT/mm{name}.efi": (f"{shim}/mm{name}.efi.signed", f"{shim}/mm{name}.efi"),
-        }
+        shims = [f"{shim}/shim{name}.efi.signed.latest", f"{shim}/shim{name}.efi.signed"]
+        grubs = [f"/usr/lib/grub/{efi.platform}-signed/grub{name}.efi.signed"]
+        managers = [f"{shim}/mm{name}.efi.signed", f"{shim}/mm{name}.efi"]
+    candidates = {
+        f"EFI/BOOT/BOOT{name.upper()}.EFI": shims,
+        f"EFI/BOOT/grub{name}.efi": grubs,
+        f"EFI/BOOT/mm{name}.efi": managers,
+    }
     found = {name: next(filter(exists, paths), "") for name, paths in candidates.items()}
     missing = [candidates[name][-1] for name, path in found.items() if not path]
     if missing:

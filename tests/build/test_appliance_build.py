@@ -7,14 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import guest_builds
 import pytest
 import tree_compare
 import ubuntu
+from leftover import SECONDS, marked, wait_until
 from tree_compare import Allowance
 
 from amphora_mkimage.console import Console
@@ -22,30 +21,7 @@ from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest import userns
 from amphora_mkimage.verify.command import verify
 
-#: How long what is left of a killed build may take to end, on a loaded machine.
-SECONDS = 60
-
-
 # --- a signal ------------------------------------------------------------------------------------------------------
-
-
-def marked(marker: bytes) -> Iterator[Path]:
-    """Processes that a build started, and those of libguestfs that qemu's end brings to theirs."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if marker in (process / "environ").read_bytes():
-                yield process
-        except OSError:
-            continue
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -6,20 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-#: How long what is left of a killed build may take to end and clean up, on a loaded machine.
-SECONDS = 60
-
-
-def environ_has(process: Path, marker: bytes) -> bool:
-    try:
-        return marker in (process / "environ").read_bytes()
-    except OSError:
-        return False
+from leftover import SECONDS, environ_has, marked, processes, wait_until
 
 
 def namespace_of(process: Path) -> str:
@@ -27,19 +17,6 @@ def namespace_of(process: Path) -> str:
         return os.readlink(process / "ns/pid")  # noqa: PTH115 (no path: "pid:[4026531836]")
     except OSError:
         return ""
-
-
-def processes() -> Iterator[Path]:
-    return (entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and int(entry.name) != os.getpid())
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 #: Step at whose beginning the signal comes, seconds into it, further arguments, whether the base is cached.
@@ -102,8 +79,7 @@ def test_nothing_is_left(point: str, number: int, start_cli, seed_cache, cache_d
     else:
         pytest.fail(f"the build ended before {step!r}: {text}")
     time.sleep(seconds)
-    marked = [process for process in processes() if environ_has(process, marker.encode())]
-    namespaces = {namespace_of(process) for process in marked} - {namespace_of(Path("/proc/self")), ""}
+    namespaces = {namespace_of(process) for process in marked(marker.encode())} - {namespace_of(Path("/proc/self")), ""}
     child.send_signal(number)
     rest = child.stderr.read().decode()  # ends when the last process that has it ends
     status = child.wait(SECONDS)

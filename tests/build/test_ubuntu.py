@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import running
 import ubuntu
 from signing import Signer
 from static_server import serving
@@ -67,13 +68,7 @@ def test_it_is_complete(image: Image) -> None:
 
 @pytest.mark.slow
 def test_it_runs(image: Image, run_cli) -> None:
-    done = run_cli("boot", "--json", image.qcow2)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout)
-    assert result["state"] == "running"
-    assert result["failed_units"] == []
-    assert result["haproxy"]["http_status"] == 200
-    assert "DataSourceConfigDrive" in result["cloud_init"]["datasource"]
+    running.check(run_cli, image.qcow2)
 
 
 def test_the_manifest_says_where_it_comes_from(image: Image, ubuntu_lab) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,18 +48,24 @@ def test_a_namespace_is_preferred_and_the_verdict_is_kept(console: Console, tmp_
     assert "kept" in choose.choose("auto", console).reason
 
 
+def appliance_is_chosen(change: Callable[[], Choice], console: Console) -> Choice:
+    """Choose here, where it is a namespace, then where something was changed; gives that choice."""
+    assert choose.choose("auto", console).kind == "namespace"
+    try:
+        choice = userns.run(change)
+    except HostError as error:
+        pytest.skip(f"libguestfs does not work here: {error}")
+    assert choice.kind == "appliance"
+    return choice
+
+
 @needs_namespaces
 def test_without_namespaces_it_is_the_appliance_whatever_was_kept_before(console: Console) -> None:
     def without() -> Choice:
         Path("/proc/sys/user/max_user_namespaces").write_text("0")  # of this namespace, not of the host
         return choose.choose("auto", console)
 
-    assert choose.choose("auto", console).kind == "namespace"
-    try:
-        choice = userns.run(without)
-    except HostError as error:
-        pytest.skip(f"libguestfs does not work here: {error}")
-    assert choice.kind == "appliance"
+    choice = appliance_is_chosen(without, console)
     assert "user.max_user_namespaces is 0" in choice.reason
 
 
@@ -69,12 +76,7 @@ def test_a_verdict_holds_in_containers_of_the_same_options_only(console: Console
         userns.mount("tmpfs", Path("/proc/tty"), "tmpfs")
         return choose.choose("auto", console)
 
-    assert choose.choose("auto", console).kind == "namespace"
-    try:
-        choice = userns.run(masked)
-    except HostError as error:
-        pytest.skip(f"libguestfs does not work here: {error}")
-    assert choice.kind == "appliance"
+    choice = appliance_is_chosen(masked, console)
     assert "cannot mount proc" in choice.reason
 
 

@@ -6,17 +6,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from make_request import make
 
 import amphora_mkimage.package_lists
-from amphora_mkimage import cli, packages, request, settings
+from amphora_mkimage import packages
 
 LISTS = Path(next(iter(amphora_mkimage.package_lists.__path__)))
 
 
 def groups(distribution: str, *argv: str) -> dict[str, list[str]]:
-    environ = {"DIB_LOCAL_IMAGE": __file__} if distribution == "rhel" else {}
-    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", distribution, *argv])), environ)
-    return packages.groups(request.make(values, environ, lambda text: None))
+    return packages.groups(make("-i", distribution, *argv))
 
 
 @pytest.mark.parametrize("distribution", ["fedora", "centos", "rocky", "rhel"])

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from make_request import make
 
-from amphora_mkimage import cli, packages, request, settings
+from amphora_mkimage import packages
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
@@ -58,9 +59,7 @@ def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recording
 
 
 def wanted(*argv: str, distribution: str = "fedora") -> Request:
-    environ = {"DIB_LOCAL_IMAGE": __file__} if distribution == "rhel" else {}
-    values = settings.resolve(vars(cli.build_parser().parse_args(["-i", distribution, *argv])), environ)
-    return request.make(values, environ, lambda text: None)
+    return make("-i", distribution, *argv)
 
 
 @pytest.mark.parametrize("distribution", ["fedora", "centos", "rocky", "rhel", "debian", "ubuntu"])

@@ -1,0 +1,18 @@
+"""What a test asks of an image that is booted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def check(run_cli: Any, image: Path) -> None:
+    """Boot an image by ``amphora-mkimage boot``: nothing failed, HAProxy answers, the config drive was read."""
+    done = run_cli("boot", "--json", image)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["state"] == "running"
+    assert result["failed_units"] == []
+    assert result["haproxy"]["http_status"] == 200
+    assert "DataSourceConfigDrive" in result["cloud_init"]["datasource"]
