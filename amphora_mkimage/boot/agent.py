@@ -1,17 +1,16 @@
-"""Is the amphora agent's API alive? Asked the way Octavia's controller asks first: mutual TLS, version of the API."""
+"""What an amphora and its controller know of each other: certificates, the agent's configuration, the heartbeat key."""
 
 from __future__ import annotations
 
-import http.client
-import json
 import secrets
-import ssl
 import string
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amphora_mkimage.boot.config_drive import FILES
+from amphora_mkimage.boot.heartbeat import MANAGER
+from amphora_mkimage.boot.heartbeat import PORT as HEARTBEAT_PORT
 from amphora_mkimage.console import Console
 from amphora_mkimage.process import run
 
@@ -31,17 +30,19 @@ class Identity:
 
     :param amphora_id: name in the agent's certificate; the controller checks it instead of the address
     :param directory: where the files lie
+    :param heartbeat_key: with which the amphora signs its heartbeats
     """
 
     amphora_id: uuid.UUID
     directory: Path
+    heartbeat_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     def files(self) -> dict[str, str]:
         """Make what the config drive carries: the agent's configuration, its certificate, the CA of its clients."""
         template = string.Template((FILES / "amphora-agent.conf").read_text(encoding="utf-8"))
-        values = {"amphora_id": str(self.amphora_id), "heartbeat_key": secrets.token_hex(16)}
+        values = {"amphora_id": str(self.amphora_id), "heartbeat_key": self.heartbeat_key}
         return {
-            CONFIG: template.substitute(values),
+            CONFIG: template.substitute(values, health_managers=f"{MANAGER}:{HEARTBEAT_PORT}"),
             SERVER: self._text("server.pem") + self._text("server.key"),
             CLIENT_CA: self._text("client_ca.pem"),
         }
@@ -72,32 +73,3 @@ def _openssl(directory: Path, arguments: list[str], console: Console) -> None:
     paths = [str(directory / word) if word.endswith((".key", ".pem")) else word for word in arguments]
     argv = ["openssl", "req", "-x509", *_KEY, "-days", _DAYS, *paths]
     run(argv, console, what="cannot make certificates", remedy="install the package openssl")
-
-
-def ask(identity: Identity, port: int, timeout: float) -> str:
-    """Ask the agent for the version of its API and return it.
-
-    :param port: port on 127.0.0.1 that leads to the agent
-    :param timeout: seconds
-    :raises OSError: no connection, no TLS handshake, or no answer in time
-    :raises ValueError: something answered that is not the agent
-    """
-    context = ssl.create_default_context(cafile=str(identity.directory / "server_ca.pem"))
-    context.load_cert_chain(identity.directory / "client.pem", identity.directory / "client.key")
-    # As in Octavia's client: the certificate names the amphora, not the address.
-    context.check_hostname = False
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
-    try:
-        connection.request("GET", "/")
-        answer = connection.getresponse()
-        body = answer.read(65536)
-    except http.client.HTTPException as error:
-        raise ValueError(f"the agent's answer is not HTTP: {error!r}") from error
-    finally:
-        connection.close()
-    if answer.status != http.client.OK:
-        raise ValueError(f"the agent answered with status {answer.status}")
-    document = json.loads(body)
-    if not isinstance(document, dict) or not isinstance(document.get("api_version"), str):
-        raise ValueError("the agent's answer has no api_version")
-    return str(document["api_version"])

@@ -88,6 +88,8 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
         identity = agent.make_identity(directory, console)
         drive = directory / "config.iso"
         files = {config_drive.HAPROXY_CONFIG: config, **identity.files()}
+        if arguments.haproxy_config != haproxy.DEFAULT_CONFIG:
+            files[config_drive.OWN_CONFIG] = ""
         config_drive.write(drive, identity.amphora_id, files, console)
         drawing = Drawing(
             image=arguments.image,

@@ -22,8 +22,12 @@ LABEL = "config-2"
 FILES = Path(__file__).with_name("files")
 #: The MAC address of the only interface; network_data refers to it.
 MAC = "52:54:00:12:34:56"
+#: What the DHCP server of qemu's user network hands out.
+ADDRESS = "10.0.2.15"
 #: Where files/reporter.py expects haproxy's configuration.
 HAPROXY_CONFIG = "/etc/haproxy/amphora-mkimage-boot.cfg"
+#: Tells the reporter to try that configuration although the image has an agent, which starts haproxy itself.
+OWN_CONFIG = "/etc/haproxy/amphora-mkimage-boot.own"
 
 #: cloud-init's runcmd is how Octavia's user data restarts rsyslog; the reporter looks for the mark.
 _CLOUD_CONFIG = """\

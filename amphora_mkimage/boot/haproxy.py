@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import re
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amphora_mkimage.boot.config_drive import FILES
@@ -28,10 +28,12 @@ class Answer:
 
     :param status: status code
     :param body: first 64 KiB of the body
+    :param headers: by name in small letters
     """
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_config(path: Path) -> str:
@@ -99,7 +101,8 @@ def ask(port: int, timeout: float) -> Answer:
     try:
         connection.request("GET", "/", headers={"Host": "amphora", "User-Agent": "amphora-mkimage"})
         answer = connection.getresponse()
-        return Answer(answer.status, answer.read(65536))
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        return Answer(answer.status, answer.read(65536), headers)
     except http.client.RemoteDisconnected:
         raise  # also a ConnectionResetError: qemu accepts for the guest, and hangs up when the guest refuses
     except http.client.HTTPException as error:

@@ -25,6 +25,7 @@ class Hardware:
     :param uefi_packages: what brings the firmware
     :param reporter: arguments for the port of the reporter, a character device of the same name
     :param drive: arguments for the config drive, a CD-ROM called "config"
+    :param root_ports: firmware of the machine types that take a PCI card while they run behind a root port only
     """
 
     qemu: str
@@ -36,6 +37,7 @@ class Hardware:
     uefi_packages: str
     reporter: tuple[str, ...]
     drive: tuple[str, ...]
+    root_ports: tuple[FirmwareKind, ...] = ()
 
     def firmware_kind(self, *, uefi: bool) -> FirmwareKind:
         """Give the firmware that is used.
@@ -79,6 +81,7 @@ _X86 = Hardware(
     uefi_packages="ovmf (Debian, Ubuntu) or edk2-ovmf (Fedora)",
     reporter=("-serial", "chardev:reports"),
     drive=("-device", "ide-cd,drive=config"),
+    root_ports=("uefi",),
 )
 HARDWARE = {
     "amd64": _X86,
@@ -95,6 +98,7 @@ HARDWARE = {
         uefi_packages="qemu-efi-aarch64 (Debian, Ubuntu) or edk2-aarch64 (Fedora)",
         reporter=_VIRTIO_PORT,
         drive=_SCSI_CD,
+        root_ports=("uefi",),
     ),
     "armhf": Hardware(
         qemu="qemu-system-arm",
@@ -106,6 +110,7 @@ HARDWARE = {
         uefi_packages="qemu-efi-arm (Debian, Ubuntu) or edk2-arm (Fedora)",
         reporter=_VIRTIO_PORT,
         drive=_SCSI_CD,
+        root_ports=("uefi",),
     ),
     "ppc64el": Hardware(
         qemu="qemu-system-ppc64",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.architecture import ARCHITECTURES
-from amphora_mkimage.boot import agent, config_drive
+from amphora_mkimage.boot import agent, config_drive, vip
 from amphora_mkimage.boot.firmware import Firmware
 from amphora_mkimage.boot.hardware import Hardware
 from amphora_mkimage.boot.qmp import Monitor
@@ -28,7 +28,7 @@ from amphora_mkimage.verify import partition_table
 FORMATS = ("qcow2", "raw", "vpc")
 
 _PR_SET_PDEATHSIG = 1
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)")
+_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+(\S+)\s+(\d+)")
 _SECTOR = 512
 #: More than the protective MBR, the header and the entries of a GPT.
 _START = 64 << 10
@@ -119,12 +119,25 @@ class Drawing:
         """What the reporter writes to its port."""
         return self.directory / "reports.jsonl"
 
+    @property
+    def wire(self) -> Path:
+        """Every frame of the management network (libpcap's format)."""
+        return self.directory / "management.pcap"
+
+    @property
+    def vip_bus(self) -> str:
+        """The bus that takes a card while the machine runs; "" is the main one."""
+        kind = self.hardware.firmware_kind(uefi=self.firmware is not None)
+        return vip.ROOT_PORT if kind in self.hardware.root_ports else ""
+
     def arguments(self, monitor: int) -> list[str]:
         """Make the command line of qemu.
 
         :param monitor: an inherited, connected socket for the monitor
         """
-        forwards = ",".join(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in sorted({self.http_port, agent.PORT}))
+        forwards = ",".join(
+            f"hostfwd=tcp:127.0.0.1:0-{config_drive.ADDRESS}:{port}" for port in sorted({self.http_port, agent.PORT})
+        )
         kind = self.hardware.firmware_kind(uefi=self.firmware is not None)
         return [
             self.hardware.qemu, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
@@ -142,6 +155,8 @@ class Drawing:
             # network is what network_data says, IPv4 with DHCP. Port 0: the kernel picks a free one, without a race.
             "-netdev", f"user,id=management,restrict=on,ipv6=off,{forwards}",
             "-device", f"virtio-net-pci,netdev=management,mac={config_drive.MAC},romfile=",
+            "-object", f"filter-dump,id=wire,netdev=management,file={_escape(self.wire)}",
+            *(["-device", f"pcie-root-port,id={self.vip_bus}"] if self.vip_bus else []),
             # The amphora images of Octavia carry hw_rng_model=virtio.
             "-device", "virtio-rng-pci",
             "-chardev", f"file,id=console,path={_escape(self.console)}", "-serial", "chardev:console",
@@ -185,7 +200,7 @@ class Machine:
         self.monitor = Monitor(ours)
         try:
             self.monitor.handshake()
-            self.ports = self._forwarded_ports()
+            self.ports = self.forwarded_ports()
         except MkimageError as error:
             self.kill()
             raise self._explain(error) from error
@@ -234,10 +249,21 @@ class Machine:
         process.kill_group(self._child)
         self.monitor.close()
 
-    def _forwarded_ports(self) -> dict[int, int]:
-        """Ports on 127.0.0.1 by the guest's port."""
+    def forwarded_ports(self, address: str = config_drive.ADDRESS) -> dict[int, int]:
+        """Ports on 127.0.0.1 by the guest's port.
+
+        :param address: the guest's
+        """
         table = str(self.monitor.execute("human-monitor-command", **{"command-line": "info usernet"}))
-        return {int(guest): int(host) for host, guest in _FORWARD.findall(table)}
+        return {int(guest): int(host) for host, to, guest in _FORWARD.findall(table) if to == address}
+
+    def plug(self, network: vip.Network) -> dict[int, int]:
+        """Plug a card of another network; ports on 127.0.0.1 by the port of the VIP there.
+
+        :raises MkimageError: qemu refused
+        """
+        network.plug(self.monitor, self.drawing.vip_bus)
+        return self.forwarded_ports(vip.VIP)
 
     def _explain(self, error: MkimageError) -> MkimageError:
         """Why qemu did not start, from what it printed."""

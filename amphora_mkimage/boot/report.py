@@ -79,6 +79,7 @@ class GuestReport:
     """All that the guest told so far; feed it with :meth:`take`."""
 
     started: bool = False  #: cloud-init ran our user data
+    agent: str | None = None  #: the amphora agent's unit, when the image enables one
     jobs: tuple[str, ...] = ()  #: units that were still starting when last heard of
     state: str = ""  #: what ``systemctl is-system-running --wait`` said in the end
     facts: Facts | None = None
@@ -86,6 +87,8 @@ class GuestReport:
     blame: tuple[tuple[str, float], ...] = ()  #: the slowest units and their seconds
     error: str = ""  #: why the reporter could not do its work
     complete: bool = False
+    later: tuple[FailedUnit, ...] = ()  #: units that failed while the agent was driven, and before
+    deleted: bool = False  #: :attr:`later` is of after the deletion of the load balancer
     garbage: list[str] = field(default_factory=list)  #: lines that are no events
 
     def take(self, line: str) -> None:
@@ -102,8 +105,8 @@ class GuestReport:
             reader(self, event)
 
 
-def _started(report: GuestReport, _event: Mapping[str, Any]) -> None:
-    report.started = True
+def _started(report: GuestReport, event: Mapping[str, Any]) -> None:
+    report.started, report.agent = True, _text(event, "agent") or None
 
 
 def _waiting(report: GuestReport, event: Mapping[str, Any]) -> None:
@@ -133,12 +136,10 @@ def _end(report: GuestReport, _event: Mapping[str, Any]) -> None:
 
 def _facts(report: GuestReport, event: Mapping[str, Any]) -> None:
     cloud_init = _mapping(event, "cloud_init")
-    units = event.get("failed")
-    failed = [unit for unit in units if isinstance(unit, dict)] if isinstance(units, list) else []
     report.facts = Facts(
         kernel=_text(event, "kernel"),
         os=_text(event, "os"),
-        failed=tuple(FailedUnit(_text(unit, "unit"), _texts(unit, "journal")) for unit in failed),
+        failed=_failed(event),
         cloud_init=CloudInit(
             datasource=_text(cloud_init, "datasource"),
             errors=_texts(cloud_init, "errors"),
@@ -147,6 +148,16 @@ def _facts(report: GuestReport, event: Mapping[str, Any]) -> None:
         agent=_text(event, "agent") or None,
         phases=phases(_mapping(event, "timestamps")),
     )
+
+
+def _units(report: GuestReport, event: Mapping[str, Any]) -> None:
+    report.later, report.deleted = _failed(event), event.get("deleted") is True
+
+
+def _failed(event: Mapping[str, Any]) -> tuple[FailedUnit, ...]:
+    units = event.get("failed")
+    failed = [unit for unit in units[:_MAX_LINES] if isinstance(unit, dict)] if isinstance(units, list) else []
+    return tuple(FailedUnit(_text(unit, "unit"), _texts(unit, "journal")) for unit in failed)
 
 
 def phases(timestamps: Mapping[str, Any]) -> dict[str, float]:
@@ -201,4 +212,5 @@ _READERS: dict[str, Callable[[GuestReport, Mapping[str, Any]], None]] = {
     "blame": _blame,
     "error": _error,
     "end": _end,
+    "units": _units,
 }

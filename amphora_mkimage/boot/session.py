@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from amphora_mkimage.boot import agent, death, haproxy
+from amphora_mkimage.boot import agent, death, haproxy, vip
+from amphora_mkimage.boot.api import AgentError, Client
+from amphora_mkimage.boot.controller import Controller, Step
 from amphora_mkimage.boot.death import Death
+from amphora_mkimage.boot.heartbeat import Capture
 from amphora_mkimage.boot.machine import Machine
 from amphora_mkimage.boot.report import GuestReport
 from amphora_mkimage.boot.text import Follower
 from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
 
 #: How long the guest may say nothing at all before cloud-init has reported. An image may have no serial console; then
 #: this is the time for all that comes before the network is up, of which an emulated guest needs about a third.
@@ -22,12 +29,18 @@ LOGIN_SECONDS = 120.0
 RESETS = 2
 #: How long haproxy may need, once its service says that it is ready.
 ANSWER_SECONDS = 120.0
+#: How long the reporter may need to look for failed units after the deletion of the load balancer.
+UNITS_SECONDS = 120.0
 
 _TICK = 0.2
 #: What follows the sign of an early end, a call trace for instance, belongs to the evidence.
 _LAST_WORDS_SECONDS = 0.5
 _ASK_SECONDS = 20.0
 _TAIL_LINES = 20
+#: Between two questions whether the agent is up yet, and how long each may take.
+_POLL_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -41,7 +54,9 @@ class Outcome:
     answer: haproxy.Answer | None = None  #: haproxy's
     answer_error: str = ""
     agent_version: str | None = None  #: of the amphora agent's API
+    agent_seconds: float | None = None  #: power-on to the agent's first answer, by the host's clock
     agent_error: str = ""
+    steps: list[Step] = field(default_factory=list)  #: of the controller
     tail: tuple[str, ...] = ()  #: last lines of the serial console
 
 
@@ -64,19 +79,25 @@ class Session:
         self._off = False
 
     def observe(self, identity: agent.Identity) -> Outcome:
-        """Follow the boot to its end, then ask haproxy, and the agent where the image has one."""
+        """Follow the boot to its end; then ask haproxy, or be the controller of the agent where the image has one."""
         outcome, report = self.outcome, self.outcome.report
+        client = Client(identity, self.machine.ports[agent.PORT])
         with self.console.step("booting"):
-            up = self._follow(lambda: bool(report.state), self.timeout)
+            up = self._follow(lambda: report.started, self.timeout)
+            if up and report.agent:
+                self._background(lambda: self._poll_agent(Client(identity, client.port, _ASK_SECONDS)))
+            up = up and self._follow(lambda: bool(report.state), self.timeout)
         if up:
             with self.console.step("waiting for the guest's report"):
                 self._follow(lambda: report.complete, self.timeout)
         if report.haproxy and report.haproxy.started and not outcome.death:
             with self.console.step("asking haproxy"):
                 self._ask_haproxy(self.machine.ports[self.machine.drawing.http_port])
-        if report.facts and report.facts.agent and not outcome.death:
-            with self.console.step("asking the amphora agent"):
-                self._ask_agent(identity, self.machine.ports[agent.PORT])
+        if report.complete and report.agent and not outcome.death:
+            with self.console.step("waiting for the amphora agent"):
+                answered = self._follow(lambda: outcome.agent_version is not None, self.timeout)
+            if answered:
+                self._control(client)
         if outcome.death:
             time.sleep(_LAST_WORDS_SECONDS)
             self._listen()
@@ -94,15 +115,61 @@ class Session:
 
         self._follow(ask, min(self.timeout, self.machine.seconds() + ANSWER_SECONDS), pause=1.0)
 
-    def _ask_agent(self, identity: agent.Identity, port: int) -> None:
-        def ask() -> bool:
+    def _poll_agent(self, client: Client) -> None:
+        """Ask until it answers or the guest has ended; the moment of the first answer is what operators wait for."""
+        while not self.machine.ended():
             try:
-                self.outcome.agent_version = agent.ask(identity, port, _ASK_SECONDS)
-            except (OSError, ValueError) as error:
+                version = client.version()
+            except (OSError, AgentError) as error:
                 self.outcome.agent_error = str(error)
-            return self.outcome.agent_version is not None
+            else:
+                self.outcome.agent_seconds = round(self.machine.seconds(), 1)
+                self.outcome.agent_version = version
+                return
+            time.sleep(_POLL_SECONDS)
 
-        self._follow(ask, self.timeout, pause=2.0)
+    def _control(self, client: Client) -> None:
+        """Be the controller, and hear what failed in the guest meanwhile."""
+        outcome, report = self.outcome, self.outcome.report
+        announce = lambda name: self.console.note(f"agent: {name}")  # noqa: E731
+        controller = Controller(client, Capture(self.machine.drawing.wire), self, announce)
+        outcome.steps = controller.steps
+        controller.run()
+        if not outcome.death and not controller.steps[-1].error:
+            with self.console.step("waiting for the guest's last report"):
+                self.follow(lambda: report.deleted, UNITS_SECONDS)
+
+    def plug(self, network: vip.Network) -> dict[int, int]:
+        """Plug the VIP's port (see :class:`amphora_mkimage.boot.controller.Host`)."""
+        return self.machine.plug(network)
+
+    def follow(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Observe the machine until something is done; False when the guest died, or the time is over."""
+        return self._follow(done, min(self.timeout, self.machine.seconds() + seconds))
+
+    def in_background(self, work: Callable[[], T]) -> T:
+        """Do something that takes long while the machine is being observed.
+
+        :raises MkimageError: the guest died, or the time is over; the work is then left to itself
+        """
+        future = self._background(work)
+        if not self._follow(future.done, self.timeout):
+            death_ = self.outcome.death
+            raise MkimageError(death_.what if death_ else f"not done {self.timeout:.0f} s after power-on")
+        return future.result()
+
+    def _background(self, work: Callable[[], T]) -> Future[T]:
+        """Start a thread that does not keep this program alive, whose end may be a request that is never answered."""
+        future: Future[T] = Future()
+
+        def target() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:  # raised again where the result is asked for
+                future.set_exception(error)
+
+        threading.Thread(target=target, daemon=True).start()
+        return future
 
     def _follow(self, done: Callable[[], bool], end: float, *, pause: float = _TICK) -> bool:
         """Go on until something is done; False when the guest died, or the time (seconds since power-on) is over."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amphora_mkimage.boot import haproxy
+from amphora_mkimage.boot.report import FailedUnit
 from amphora_mkimage.boot.session import Outcome
 
 _SLOWEST = 10
@@ -43,7 +44,7 @@ class Verdict:
             found.append(self._late())
         if outcome.report.state not in ("", "running", "degraded"):
             found.append(f"the system's state is {outcome.report.state}, not running")
-        return found + self._fact_problems() + self._haproxy_problems()
+        return found + self._fact_problems() + self._haproxy_problems() + self._agent_problems()
 
     def _late(self) -> str:
         report = self.outcome.report
@@ -64,8 +65,19 @@ class Verdict:
         found += [f"cloud-init: {error}" for error in facts.cloud_init.errors]
         if not facts.cloud_init.runcmd:
             found.append("cloud-init did not run the runcmd of the user data")
-        if facts.agent and not self.outcome.agent_version and not self.outcome.death:
-            found.append(f"{facts.agent} does not answer: {self.outcome.agent_error}")
+        return found
+
+    def _agent_problems(self) -> list[str]:
+        outcome, report = self.outcome, self.outcome.report
+        if not report.agent or not report.complete or outcome.death:
+            return []
+        if not outcome.agent_version:
+            return [f"{report.agent} does not answer: {outcome.agent_error}"]
+        found = [f"amphora agent, {step.name}: {step.error}" for step in outcome.steps if step.error]
+        before = {unit.unit for unit in report.facts.failed} if report.facts else set()
+        found += [f"{unit.unit} failed while the agent was driven" for unit in report.later if unit.unit not in before]
+        if not found and not report.deleted:
+            found.append("the guest did not report its units after the deletion of the load balancer")
         return found
 
     def _haproxy_problems(self) -> list[str]:
@@ -98,7 +110,7 @@ class Verdict:
             "state": report.state or None,
             "os": facts.os if facts else None,
             "kernel": facts.kernel if facts else None,
-            "failed_units": [{"unit": u.unit, "journal": list(u.journal)} for u in facts.failed] if facts else None,
+            "failed_units": _units_json(facts.failed) if facts else None,
             "starting_units": list(report.jobs),
             "boot_seconds": outcome.boot_seconds,
             "systemd_seconds": facts.phases if facts else None,
@@ -120,9 +132,19 @@ class Verdict:
             }
             if proxy
             else None,
-            "agent": {"unit": facts.agent, "api_version": outcome.agent_version} if facts and facts.agent else None,
+            "agent": self._agent_json() if report.agent else None,
             "console_tail": list(outcome.tail) if self.problems() else [],
             "console_log": self.console_log or None,
+        }
+
+    def _agent_json(self) -> dict[str, Any]:
+        outcome, report = self.outcome, self.outcome.report
+        return {
+            "unit": report.agent,
+            "api_version": outcome.agent_version,
+            "seconds": outcome.agent_seconds,
+            "steps": [{**vars(step), "ok": not step.error} for step in outcome.steps],
+            "failed_units": _units_json(report.later) if report.later or report.deleted else None,
         }
 
     def as_text(self) -> str:
@@ -136,7 +158,8 @@ class Verdict:
             lines.append(f"  what to do: {self.outcome.death.remedy}")
         lines += [f"  {name:<11} {value}" for name, value in self._rows()]
         facts, proxy = self.outcome.report.facts, self.outcome.report.haproxy
-        for unit in facts.failed if facts else ():
+        units = {unit.unit: unit for unit in (*(facts.failed if facts else ()), *self.outcome.report.later)}
+        for unit in units.values():
             lines += [f"  {unit.unit}:", *(f"    {line}" for line in unit.journal)]
         if proxy and not proxy.started:
             lines += ["  haproxy:", *(f"    {line}" for line in proxy.output)]
@@ -156,11 +179,19 @@ class Verdict:
             rows.append(("boot", f"{outcome.boot_seconds:.1f} s from power-on to running (systemd: {phases})"))
             rows += [("slow", f"{seconds:5.1f} s {unit}") for unit, seconds in report.blame[:_SLOWEST]]
             rows.append(("cloud-init", facts.cloud_init.datasource or "found no data source"))
-            if facts.agent and outcome.agent_version:
-                rows.append(("agent", f"{facts.agent} answers, API {outcome.agent_version}"))
         if report.haproxy and outcome.answer:
             rows.append(("haproxy", f"{report.haproxy.version}: answers with status {outcome.answer.status}"))
+        if outcome.agent_version:
+            answers = f"API {outcome.agent_version} answers {outcome.agent_seconds:.1f} s after power-on"
+            rows.append(("agent", f"{report.agent}: {answers}"))
+        rows += [
+            ("", f"{step.seconds:5.1f} s {step.name}: {step.error or step.detail or 'done'}") for step in outcome.steps
+        ]
         return rows
+
+
+def _units_json(units: tuple[FailedUnit, ...]) -> list[dict[str, Any]]:
+    return [{"unit": unit.unit, "journal": list(unit.journal)} for unit in units]
 
 
 def expected_answer(config: Path) -> bytes | None:

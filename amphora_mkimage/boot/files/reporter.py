@@ -23,6 +23,8 @@ PORTS = (Path("/dev/virtio-ports/amphora-mkimage.reports"), Path("/dev/ttyS1"))
 PORT_SECONDS = 120
 #: The configuration that the host sent through the config drive.
 HAPROXY_CONFIG = "/etc/haproxy/amphora-mkimage-boot.cfg"
+#: Its presence: try that configuration although the image has an agent.
+OWN_CONFIG = Path("/etc/haproxy/amphora-mkimage-boot.own")
 #: Octavia's unit for haproxy loads this second file when the amphora has one.
 HAPROXY_GROUP = "/var/lib/octavia/haproxy-default-user-group.conf"
 #: Written by the runcmd of the user data, which is the mechanism that Octavia's own user data relies on.
@@ -31,6 +33,11 @@ AGENT_UNITS = ("amphora-agent.service", "octavia-agent.service")
 #: Units of our own start with this and are not reported.
 PREFIX = "amphora-mkimage-"
 WAIT_SECONDS = 10
+LOOK_SECONDS = 2
+#: Failed units are listed at every so many looks while the host drives the agent: it costs processor time.
+UNITS_EVERY = 10
+#: The agent keeps the configuration of each load balancer here.
+BALANCERS = Path("/var/lib/octavia")
 JOURNAL_LINES = 12
 TIMESTAMPS = ("Firmware", "Loader", "InitRD", "Userspace", "Finish")
 
@@ -167,9 +174,35 @@ def watch() -> None:
         cloud_init=cloud_init(),
         agent=agent(),
     )
-    send("haproxy", **haproxy())
+    name = agent()
+    if name is None or OWN_CONFIG.exists():
+        send("haproxy", **haproxy())
     send("blame", blame=lines("systemd-analyze", "blame", "--no-pager")[:20])
     send("end")
+    if name is not None:
+        watch_units()
+
+
+def watch_units() -> None:
+    """Report what fails while the host drives the agent, until it has deleted its load balancer."""
+    looks, configured = 0, False
+    known: list[object] = []
+    while True:
+        time.sleep(LOOK_SECONDS)
+        looks += 1
+        there = any(BALANCERS.glob("*/haproxy.cfg"))
+        deleted, configured = configured and not there, configured or there
+        if deleted:
+            time.sleep(LOOK_SECONDS)  # the agent disables the unit after it has removed the configuration
+        if not deleted and looks % UNITS_EVERY:
+            continue
+        failed = failed_units()
+        names = [unit["unit"] for unit in failed]
+        if deleted or names != known:
+            send("units", failed=failed, deleted=deleted)
+        if deleted:
+            return
+        known = names
 
 
 def main() -> None:
@@ -177,7 +210,7 @@ def main() -> None:
     if sys.argv[1:] == ["watch"]:
         watch()
         return
-    send("started")
+    send("started", agent=agent())
     # DefaultDependencies=no: the service must not queue behind the targets that it observes, or a boot that hangs would
     # hang the reporter too. --no-block: the boothook itself runs before sysinit.target.
     start = ["systemd-run", "--quiet", "--no-block", f"--unit={PREFIX}reporter", "--property=DefaultDependencies=no"]
