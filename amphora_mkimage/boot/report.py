@@ -62,7 +62,6 @@ class CloudInit:
 class Facts:
     """What is known when the system is up.
 
-    :param agent: the amphora agent's unit, when the image enables one
     :param phases: seconds of each phase, as ``systemd-analyze time`` computes them
     """
 
@@ -70,7 +69,6 @@ class Facts:
     os: str
     failed: tuple[FailedUnit, ...]
     cloud_init: CloudInit
-    agent: str | None
     phases: dict[str, float]
 
 
@@ -145,7 +143,6 @@ def _facts(report: GuestReport, event: Mapping[str, Any]) -> None:
             errors=_texts(cloud_init, "errors"),
             runcmd=cloud_init.get("runcmd") is True,
         ),
-        agent=_text(event, "agent") or None,
         phases=phases(_mapping(event, "timestamps")),
     )
 

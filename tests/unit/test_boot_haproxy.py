@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import shutil
 import socket
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from amphora_mkimage.boot import agent, haproxy
+from amphora_mkimage.boot import haproxy
 from amphora_mkimage.boot.verdict import expected_answer
-from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError
 
 HTTP = "defaults\n mode http\nfrontend f\n"
@@ -103,7 +101,9 @@ def serve(server: http.server.ThreadingHTTPServer) -> int:
 
 
 def test_an_answer_is_an_answer(server: http.server.ThreadingHTTPServer) -> None:
-    assert haproxy.ask(serve(server), 10) == haproxy.Answer(200, Handler.body)
+    answer = haproxy.ask(serve(server), 10)
+    assert (answer.status, answer.body) == (200, Handler.body)
+    assert answer.headers["server"].startswith("BaseHTTP")
 
 
 def test_silence_is_no_answer() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amphora_mkimage.boot import haproxy
+from amphora_mkimage.boot.controller import Step
 from amphora_mkimage.boot.death import Death
 from amphora_mkimage.boot.report import GuestReport, phases
 from amphora_mkimage.boot.session import Outcome
@@ -21,7 +22,6 @@ FACTS: dict[str, Any] = {
     "failed": [],
     "timestamps": {"firmware": 0, "loader": 0, "initrd": 0, "userspace": 8_000_000, "finish": 60_500_000},
     "cloud_init": {"datasource": "DataSourceConfigDrive", "errors": [], "runcmd": True},
-    "agent": None,
 }
 HAPROXY = {"event": "haproxy", "version": "HAProxy version 3.0.11", "valid": True, "started": True, "output": []}
 
@@ -100,20 +100,63 @@ def test_a_good_boot_has_no_problem() -> None:
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     failed = [{"unit": "a.service", "journal": ["boom"]}, {"unit": "b.service", "journal": []}]
-    outcome = good(
-        failed=failed, cloud_init={"datasource": "None", "errors": ["no"], "runcmd": False}, agent="x.service"
-    )
-    outcome.report.state = "degraded"
+    outcome = good(failed=failed, cloud_init={"datasource": "None", "errors": ["no"], "runcmd": False})
+    outcome.report.state, outcome.report.agent = "degraded", "x.service"
     outcome.answer, outcome.answer_error, outcome.agent_error = None, "refused", "timed out"
     assert verdict(outcome).problems() == [
         "a.service failed",
         "b.service failed",
         "cloud-init: no",
         "cloud-init did not run the runcmd of the user data",
-        "x.service does not answer: timed out",
         "haproxy does not answer: refused",
+        "x.service does not answer: timed out",
     ]
     assert "boom" in verdict(outcome).as_text()
+
+
+def amphora(*events: dict[str, Any], error: str = "") -> Outcome:
+    """A boot of an image with an agent, which the controller drove to the end, or to an error."""
+    outcome = good()
+    outcome.report.take(json.dumps({"event": "started", "agent": "amphora-agent.service"}))
+    for event in events:
+        outcome.report.take(json.dumps(event))
+    outcome.agent_version, outcome.agent_seconds = "1.0", 99.0
+    outcome.steps = [Step("info", 1.5, "haproxy 3"), Step("start", 2.0, error=error)]
+    return outcome
+
+
+def test_an_amphora_that_was_driven() -> None:
+    result = verdict(amphora({"event": "units", "failed": [], "deleted": True}))
+    assert result.problems() == []
+    assert result.as_json()["agent"] == {
+        "unit": "amphora-agent.service",
+        "api_version": "1.0",
+        "seconds": 99.0,
+        "steps": [
+            {"name": "info", "seconds": 1.5, "detail": "haproxy 3", "error": "", "ok": True},
+            {"name": "start", "seconds": 2.0, "detail": "", "error": "", "ok": True},
+        ],
+        "failed_units": [],
+    }
+    assert "amphora-agent.service: API 1.0 answers 99.0 s after power-on" in result.as_text()
+    assert "1.5 s info: haproxy 3" in result.as_text()
+
+
+def test_a_step_that_failed_and_a_unit_that_failed_with_it() -> None:
+    units = {"event": "units", "failed": [{"unit": "haproxy-1.service", "journal": ["no netns"]}], "deleted": False}
+    result = verdict(amphora(units, error="status 500"))
+    assert result.problems() == [
+        "amphora agent, start: status 500",
+        "haproxy-1.service failed while the agent was driven",
+    ]
+    assert "no netns" in result.as_text()
+    assert result.as_json()["agent"]["failed_units"] == [{"unit": "haproxy-1.service", "journal": ["no netns"]}]
+
+
+def test_units_that_are_not_known_in_the_end_are_a_problem() -> None:
+    assert verdict(amphora()).problems() == [
+        "the guest did not report its units after the deletion of the load balancer"
+    ]
 
 
 @pytest.mark.parametrize(

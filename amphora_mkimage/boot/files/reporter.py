@@ -172,7 +172,6 @@ def watch() -> None:
         failed=failed_units(),
         timestamps=timestamps(),
         cloud_init=cloud_init(),
-        agent=agent(),
     )
     name = agent()
     if name is None or OWN_CONFIG.exists():
