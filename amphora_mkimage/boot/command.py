@@ -15,7 +15,7 @@ from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, hardware, verdict
 from amphora_mkimage.boot.hardware import HARDWARE, Hardware
 from amphora_mkimage.boot.machine import Drawing, Machine, image_architecture, image_format
-from amphora_mkimage.boot.session import Session
+from amphora_mkimage.boot.session import Control, Session, be_the_controller
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import ExitStatus
 
@@ -68,11 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
+def run(arguments: argparse.Namespace, console: Console, control: Control = be_the_controller) -> ExitStatus:
     """Boot the image and print the result on standard output.
 
     Must be called in the main thread (see :mod:`amphora_mkimage.boot.machine`); an interrupt may raise anything in it.
 
+    :param control: what is done with an amphora agent that answers
     :raises MkimageError: bad value, or this host cannot do it
     """
     config = haproxy.read_config(arguments.haproxy_config)
@@ -104,7 +105,7 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
         )
         machine = Machine(drawing, console)
         try:
-            outcome = Session(machine, arguments.timeout, console, stream=arguments.console).observe(identity)
+            outcome = Session(machine, arguments.timeout, console, stream=arguments.console).observe(identity, control)
         finally:
             machine.kill()
         result = verdict.Verdict(

@@ -70,14 +70,16 @@ class LoadBalancer:
     pool: str = field(default_factory=lambda: str(uuid.uuid4()))
     member: str = field(default_factory=lambda: str(uuid.uuid4()))
 
-    def config(self, revision: str) -> bytes:
+    def config(self, network: vip.Network, revision: str) -> bytes:
         """Write haproxy's configuration.
 
+        :param network: of the virtual address; with one member
         :param revision: value of the response header :data:`HEADER`
         """
         template = string.Template((FILES / "loadbalancer.cfg").read_text(encoding="utf-8"))
-        values = {**vars(self), "base_path": "/var/lib/octavia", "vip": vip.VIP, "member_address": vip.MEMBER}
-        return template.substitute(values, header=HEADER, revision=revision).encode()
+        ((member_address, port),) = network.members
+        values = {"base_path": "/var/lib/octavia", "vip": network.vip, "member_address": f"{member_address}:{port}"}
+        return template.substitute(**vars(self), **values, header=HEADER, revision=revision).encode()
 
 
 class Controller:
@@ -162,7 +164,7 @@ class Controller:
         end = time.monotonic() + _PLUG_SECONDS
         while True:
             try:
-                answer = self._call("POST", f"/plug/vip/{vip.VIP}", vip.net_info())
+                answer = self._call("POST", f"/plug/vip/{self.network.vip}", self.network.net_info())
                 return str(answer.get("details", ""))
             except AgentError as error:
                 if error.status != http.client.NOT_FOUND or time.monotonic() > end:
@@ -171,7 +173,7 @@ class Controller:
 
     def _upload(self, revision: str = "1") -> str:
         path = f"/loadbalancer/{self.client.identity.amphora_id}/{self.balancer.load_balancer}/haproxy"
-        self._call("PUT", path, self.balancer.config(revision))
+        self._call("PUT", path, self.balancer.config(self.network, revision))
         return ""
 
     def _start(self) -> str:
@@ -195,7 +197,7 @@ class Controller:
 
         if not self.host.in_background(lambda: _until(answered)):
             raise AgentError(f"no answer of the member through the VIP; the last was: {last}")
-        return f"{vip.VIP}:80 to {vip.MEMBER}:80"
+        return f"{self.network.vip}:80 to {self.network.members[0][0]}:80"
 
     def _reload(self) -> str:
         self._upload("2")

@@ -67,7 +67,7 @@ def unwrap(envelope: bytes, key: str) -> Heartbeat:
 
 
 class Capture:
-    """Reads the datagrams to a health manager from a file that qemu appends to.
+    """Reads the frames of a network from a file that qemu appends to.
 
     :param path: the file; need not exist yet
     """
@@ -77,7 +77,14 @@ class Capture:
         self._read = 0
 
     def datagrams(self) -> list[bytes]:
-        """Return the payloads of those that came since the last call.
+        """Return the payloads of the datagrams to the health manager that came since the last call.
+
+        :raises ValueError: the file is none of qemu's
+        """
+        return [payload for frame in self.frames() for payload in _payload(frame)]
+
+    def frames(self) -> list[bytes]:
+        """Return the frames that came since the last call.
 
         :raises ValueError: the file is none of qemu's
         """
@@ -94,9 +101,9 @@ class Capture:
                 data = file.read()
         except FileNotFoundError:
             return []
-        return [payload for frame in self._frames(data) for payload in _payload(frame)]
+        return list(self._complete(data))
 
-    def _frames(self, data: bytes) -> Iterator[bytes]:
+    def _complete(self, data: bytes) -> Iterator[bytes]:
         """Yield the complete frames; what qemu is still writing is read the next time."""
         at = 0
         while at + _RECORD_HEADER.size <= len(data):

@@ -28,7 +28,7 @@ from amphora_mkimage.verify import partition_table
 FORMATS = ("qcow2", "raw", "vpc")
 
 _PR_SET_PDEATHSIG = 1
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+(\S+)\s+(\d+)")
+_FORWARD = re.compile(r"(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+(\S+)\s+(\d+)")
 _SECTOR = 512
 #: More than the protective MBR, the header and the entries of a GPT.
 _START = 64 << 10
@@ -249,21 +249,23 @@ class Machine:
         process.kill_group(self._child)
         self.monitor.close()
 
-    def forwarded_ports(self, address: str = config_drive.ADDRESS) -> dict[int, int]:
+    def forwarded_ports(self, address: str = config_drive.ADDRESS, protocol: str = "TCP") -> dict[int, int]:
         """Ports on 127.0.0.1 by the guest's port.
 
         :param address: the guest's
+        :param protocol: "TCP" or "UDP"
         """
         table = str(self.monitor.execute("human-monitor-command", **{"command-line": "info usernet"}))
-        return {int(guest): int(host) for host, to, guest in _FORWARD.findall(table) if to == address}
+        found = _FORWARD.findall(table)
+        return {int(guest): int(host) for kind, host, to, guest in found if (kind, to) == (protocol, address)}
 
     def plug(self, network: vip.Network) -> dict[int, int]:
-        """Plug a card of another network; ports on 127.0.0.1 by the port of the VIP there.
+        """Plug a card of another network; TCP ports on 127.0.0.1 by the port of the VIP there.
 
         :raises MkimageError: qemu refused
         """
         network.plug(self.monitor, self.drawing.vip_bus)
-        return self.forwarded_ports(vip.VIP)
+        return self.forwarded_ports(network.vip)
 
     def _explain(self, error: MkimageError) -> MkimageError:
         """Why qemu did not start, from what it printed."""

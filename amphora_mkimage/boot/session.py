@@ -78,8 +78,8 @@ class Session:
         self._resets = 0
         self._off = False
 
-    def observe(self, identity: agent.Identity) -> Outcome:
-        """Follow the boot to its end; then ask haproxy, or be the controller of the agent where the image has one."""
+    def observe(self, identity: agent.Identity, control: Control) -> Outcome:
+        """Follow the boot to its end; then ask haproxy, or drive the agent where the image has one."""
         outcome, report = self.outcome, self.outcome.report
         client = Client(identity, self.machine.ports[agent.PORT])
         with self.console.step("booting"):
@@ -97,7 +97,7 @@ class Session:
             with self.console.step("waiting for the amphora agent"):
                 answered = self._follow(lambda: outcome.agent_version is not None, self.timeout)
             if answered:
-                self._control(client)
+                control(self, client)
         if outcome.death:
             time.sleep(_LAST_WORDS_SECONDS)
             self._listen()
@@ -127,17 +127,6 @@ class Session:
                 self.outcome.agent_version = version
                 return
             time.sleep(_POLL_SECONDS)
-
-    def _control(self, client: Client) -> None:
-        """Be the controller, and hear what failed in the guest meanwhile."""
-        outcome, report = self.outcome, self.outcome.report
-        announce = lambda name: self.console.note(f"agent: {name}")  # noqa: E731
-        controller = Controller(client, Capture(self.machine.drawing.wire), self, announce)
-        outcome.steps = controller.steps
-        controller.run()
-        if not outcome.death and not controller.steps[-1].error:
-            with self.console.step("waiting for the guest's last report"):
-                self.follow(lambda: report.deleted, UNITS_SECONDS)
 
     def plug(self, network: vip.Network) -> dict[int, int]:
         """Plug the VIP's port (see :class:`amphora_mkimage.boot.controller.Host`)."""
@@ -243,3 +232,19 @@ class Session:
                 "a console= for the serial port on the kernel's command line would show where it stopped",
             )
         return None
+
+
+#: What is done with an agent that answers.
+Control = Callable[[Session, Client], None]
+
+
+def be_the_controller(session: Session, client: Client) -> None:
+    """Drive the agent as Octavia's controller does, and hear what fails in the guest meanwhile."""
+    outcome = session.outcome
+    heartbeats = Capture(session.machine.drawing.wire)
+    controller = Controller(client, heartbeats, session, lambda name: session.console.note(f"agent: {name}"))
+    outcome.steps = controller.steps
+    controller.run()
+    if not outcome.death and not controller.steps[-1].error:
+        with session.console.step("waiting for the guest's last report"):
+            session.follow(lambda: outcome.report.deleted, UNITS_SECONDS)

@@ -15,27 +15,33 @@ from dataclasses import dataclass, field
 from amphora_mkimage.boot.config_drive import FILES
 from amphora_mkimage.boot.qmp import Monitor
 
-SUBNET, GATEWAY = "10.99.0.0/24", "10.99.0.2"
-#: The virtual address, the amphora's own on that network, and the member's.
-VIP, VRRP_IP, MEMBER = "10.99.0.50", "10.99.0.40", "10.99.0.10"
 #: What OpenStack's overlay networks usually leave of 1500.
 MTU = 1450
-MAC = "52:54:00:12:34:57"
 #: The bus that a machine without hot-plug on its main bus needs; see hardware.py.
 ROOT_PORT = "vip-port"
-
-_NETDEV = "vip"
 
 
 @dataclass(frozen=True)
 class Network:
-    """The network.
+    """A network of qemu's, with a port in the amphora.
 
-    :param ports: the VIP's TCP ports that are to be reached from this host
-    :param token: what the member answers
+    :param name: qemu's name of it
+    :param vip: the virtual address
+    :param vrrp_ip: the amphora's own address
+    :param mac: of the port
+    :param members: address and TCP port of the members
+    :param forwards: protocol ("tcp", "udp") and port of the virtual address that are to be reached from this host
+    :param token: what members answer
     """
 
-    ports: tuple[int, ...] = (80,)
+    name: str = "vip"
+    subnet: str = "10.99.0.0/24"
+    gateway: str = "10.99.0.2"
+    vip: str = "10.99.0.50"
+    vrrp_ip: str = "10.99.0.40"
+    mac: str = "52:54:00:12:34:57"
+    members: tuple[tuple[str, int], ...] = (("10.99.0.10", 80),)
+    forwards: tuple[tuple[str, int], ...] = (("tcp", 80),)
     token: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def backend(self) -> dict[str, object]:
@@ -43,13 +49,13 @@ class Network:
         member = shlex.join([sys.executable, "-I", str(FILES / "member.py"), self.token])
         return {
             "type": "user",
-            "id": _NETDEV,
+            "id": self.name,
             "ipv6": False,
             "restrict": True,
-            "net": SUBNET,
-            "host": GATEWAY,
-            "hostfwd": [{"str": f"tcp:127.0.0.1:0-{VIP}:{port}"} for port in self.ports],
-            "guestfwd": [{"str": f"tcp:{MEMBER}:80-cmd:{member}"}],
+            "net": self.subnet,
+            "host": self.gateway,
+            "hostfwd": [{"str": f"{protocol}:127.0.0.1:0-{self.vip}:{port}"} for protocol, port in self.forwards],
+            "guestfwd": [{"str": f"tcp:{address}:{port}-cmd:{member}"} for address, port in self.members],
         }
 
     def plug(self, monitor: Monitor, bus: str) -> None:
@@ -59,21 +65,18 @@ class Network:
         :raises MkimageError: qemu refused
         """
         monitor.execute("netdev_add", **self.backend())
-        device: dict[str, object] = {"driver": "virtio-net-pci", "netdev": _NETDEV, "mac": MAC, "id": "vip-card"}
-        if bus:
-            device["bus"] = bus
         # No option ROM: the network is never booted from, and the machine runs already.
-        monitor.execute("device_add", **device, romfile="")
+        device = {"driver": "virtio-net-pci", "netdev": self.name, "mac": self.mac, "romfile": ""}
+        monitor.execute("device_add", **device, **({"bus": bus} if bus else {}))
 
-
-def net_info() -> dict[str, object]:
-    """Describe the port to the agent as the controller does (octavia/amphorae/drivers/haproxy/rest_api_driver.py)."""
-    return {
-        "subnet_cidr": SUBNET,
-        "gateway": GATEWAY,
-        "mac_address": MAC,
-        "vrrp_ip": VRRP_IP,
-        "mtu": MTU,
-        "host_routes": [],
-        "additional_vips": [],
-    }
+    def net_info(self) -> dict[str, object]:
+        """Describe the port to the agent as the controller does (drivers/haproxy/rest_api_driver.py)."""
+        return {
+            "subnet_cidr": self.subnet,
+            "gateway": self.gateway,
+            "mac_address": self.mac,
+            "vrrp_ip": self.vrrp_ip,
+            "mtu": MTU,
+            "host_routes": [],
+            "additional_vips": [],
+        }

@@ -227,5 +227,5 @@ def test_a_listener_that_stays(amphora: FakeAmphora) -> None:
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy")
 def test_haproxy_accepts_the_configuration(tmp_path: Path) -> None:
-    (tmp_path / "cfg").write_bytes(LoadBalancer().config("1"))
+    (tmp_path / "cfg").write_bytes(LoadBalancer().config(vip.Network(), "1"))
     subprocess.run(["haproxy", "-c", "-f", str(tmp_path / "cfg")], check=True)
