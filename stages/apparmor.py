@@ -14,10 +14,17 @@ from amphora_mkimage.request import Request
 from amphora_mkimage.stages.family import is_redhat
 
 _DIRECTORY = "/etc/apparmor.d"
-#: "profile NAME PATH flags=(...) {", or "PATH flags=(...) {" in the old style; quotes and globs are possible.
-_ATTACHMENT = re.compile(
-    r"^\s*(?:profile\s+\S+\s+)?\"?((?:@\{\w+\}|/)[^\s\"]*)\"?(?:\s+[\w-]+=?\([^)]*\))*\s*\{", re.MULTILINE
+#: The head of a profile that is not inside another: "profile NAME PATH flags=(...) {", or without the first two words
+#: in the old style; name and path may be quoted and have globs.
+_HEAD = re.compile(
+    r"^(?:profile\s+(?:\"[^\"]*\"|\S+)\s+)?(\"(?:@\{|/)[^\"]*\"|(?:@\{|/)\S*)(?:\s+flags=\([^)]*\))?\s*\{\s*$",
+    re.MULTILINE,
 )
+#: A profile without a path is entered from others only.
+_NAMED = re.compile(r"^profile\s+\S+(?:\s+flags=\([^)]*\))?\s*\{\s*$", re.MULTILINE)
+_VARIABLE = re.compile(r"^@\{(\w+)\}\s*=\s*(\S+)\s*$", re.MULTILINE)
+#: What tunables/multiarch defines, wide enough for every architecture.
+_TUNABLES = {"multiarch": "*-linux-gnu*"}
 
 
 def applies(request: Request) -> bool:
@@ -38,9 +45,12 @@ def run(guest: Guest, request: Request) -> None:
 
 def _wanted(guest: Guest, profile: str) -> bool:
     """Tell whether a profile may apply to a program of the image; in doubt it does."""
-    attachments = [match[1] for match in _ATTACHMENT.finditer(profile)]
-    if not attachments:
+    attachments = [match[1].strip('"') for match in _HEAD.finditer(profile)]
+    if not attachments or _NAMED.search(profile):
         return True
+    variables = {**_TUNABLES, **{match[1]: match[2] for match in _VARIABLE.finditer(profile)}}
+    for name, value in variables.items():
+        attachments = [attachment.replace(f"@{{{name}}}", value) for attachment in attachments]
     return any(_present(guest, attachment) for attachment in attachments)
 
 

@@ -1,7 +1,9 @@
 """Which services start by themselves.
 
 HAProxy waits for the agent's unit. Timers that would fetch packages are off: an amphora resolves no names, is
-replaced and never updated in place. GRUB's record of a successful boot is read by nobody when there is no menu.
+replaced and never updated in place. GRUB's record of a successful boot is read by nobody when there is no menu. The
+rest costs seconds of each boot for nothing: there is no LVM whose snapshots e2scrub could check, the agent and not
+ipvsadm's service sets up IPVS, and no program in the image is of another kind than ELF.
 """
 
 from __future__ import annotations
@@ -11,7 +13,14 @@ from amphora_mkimage.request import Request
 from amphora_mkimage.stages.family import is_redhat
 
 _DISABLED = ("haproxy.service", "grub-common.service")
-_MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer")
+_MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "ipvsadm.service",
+    "systemd-binfmt.service",
+)
 
 
 def applies(request: Request) -> bool:
