@@ -7,8 +7,8 @@ It is made of files that were fetched and checked before; nothing here needs a n
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amphora_mkimage.agent import download, lock
@@ -39,6 +39,21 @@ _PYTHON = "/usr/bin/python3"
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an agent comes from.
+
+    :param facts: for the manifest
+    :param files: for the image, by path
+    """
+
+    facts: Mapping[str, object]
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+RELEASED = Origin({"source": "released"})
+
+
+@dataclass(frozen=True)
 class Agent:
     """The agent that an image gets.
 
@@ -48,6 +63,7 @@ class Agent:
 
     python: str
     packages: tuple[Package, ...]
+    origin: Origin = RELEASED
 
     @property
     def key(self) -> str:
@@ -69,6 +85,7 @@ class Agent:
     def facts(self) -> dict[str, object]:
         """What the manifest says."""
         return {
+            **self.origin.facts,
             "octavia": self.version,
             "python": self.python,
             "path": VENV,
@@ -110,7 +127,8 @@ def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
         with place.console.step("unpack the cached amphora agent"):
             place.unpack(kept)
         with place.console.step("import the amphora agent"):
-            _import(guest)
+            import_commands(guest, f"{VENV}/bin/python")
+        _record(agent, guest)
         return
     offered = place.directory / "offered-agent"
     offer(agent, place.store, offered)
@@ -152,7 +170,14 @@ def make(agent: Agent, guest: Guest, offered: str) -> None:
         options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
         _pip(guest, offered, installer, [*options, f"--requirement={offered}/{_list(source)}"])
     _trim(guest)
-    _import(guest)  # which leaves the byte code of what it imports, and only of that
+    import_commands(guest, f"{VENV}/bin/python")  # which leaves the byte code of what it imports, and only of that
+    _record(agent, guest)
+
+
+def _record(agent: Agent, guest: Guest) -> None:
+    """Leave in the image where the agent is from, as diskimage-builder does."""
+    for path, content in agent.origin.files.items():
+        guest.write(path, content)
 
 
 def _check_python(agent: Agent, guest: Guest) -> None:
@@ -189,14 +214,15 @@ def _trim(guest: Guest) -> None:
     guest.rm_rf(f"{VENV}/include")
 
 
-def _import(guest: Guest) -> None:
+def import_commands(guest: Guest, python: str) -> None:
     """Import what the commands import.
 
+    :param python: path of the interpreter in the image
     :raises MkimageError: that fails
     """
     guest.write(_SCRIPT, _IMPORTS.read_bytes())
     try:
-        guest.command([f"{VENV}/bin/python", _SCRIPT, *COMMANDS])
+        guest.command([python, _SCRIPT, *COMMANDS])
     except MkimageError as error:
         what = "the amphora agent cannot be imported by the image's Python"
         raise MkimageError(what, "the last line says what is missing", tail=error.tail) from error
