@@ -58,7 +58,7 @@ class Request:
     nftables: bool = True
     agent: bool = True
     agent_packages: bool = False
-    branch: branch.Branch | None = None
+    branch: branch.Branch | None = field(default=None, repr=False)
     cpu_pinning: bool = False
     enforce_mac: bool = False
     fips: bool = False

@@ -6,6 +6,7 @@ branch of the agent, not from master.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -92,14 +93,11 @@ def choose(values: Mapping[str, Value], warn: Callable[[str], None]) -> Branch |
     ref = _ref(values["agent_ref"]) or _DEFAULT_REF
     lib_ref = _ref(values["lib_ref"]) or ref
     branch = Branch(
-        Checkout("octavia", _location(values["agent_repository"], f"{_REPOSITORIES}/octavia"), ref, "-g"),
+        Checkout("octavia", _repository(values["agent_repository"], "octavia"), ref, "-g"),
         Checkout(
-            "octavia-lib",
-            _location(values["lib_repository"], f"{_REPOSITORIES}/octavia-lib"),
-            lib_ref,
-            "DIB_REPOREF_octavia_lib",
+            "octavia-lib", _repository(values["lib_repository"], "octavia-lib"), lib_ref, "DIB_REPOREF_octavia_lib"
         ),
-        _location(values["constraints"], _CONSTRAINTS.format(ref)),
+        _constraints(values["constraints"], ref),
         bool(values["insecure"].value),
     )
     for variable, location in branch.locations.items():
@@ -114,6 +112,24 @@ def _ref(value: Value) -> str:
     if text and (not _REF.fullmatch(text) or ".." in text or text.endswith((".lock", "/"))):
         raise BadValueError(f"{value.origin}: {text!r} is no name of a branch, tag or commit")
     return text
+
+
+def _repository(value: Value, project: str) -> Location:
+    location = _location(value, f"{_REPOSITORIES}/{project}")
+    if location.shown != location.url:
+        raise BadValueError(f"{value.origin}: git knows no query in a URL", "give user and password before the host")
+    if location.path is not None and not os.path.isdir(location.path):  # noqa: PTH112 (see request.py)
+        raise BadValueError(f"{value.origin}: {location.path} is no directory", "name a clone, or its URL")
+    return location
+
+
+def _constraints(value: Value, ref: str) -> Location:
+    location = _location(value, _CONSTRAINTS.format(ref))
+    if location.path is not None and not os.access(location.path, os.R_OK):
+        raise BadValueError(
+            f"{value.origin}: {location.path} cannot be read", "name an upper-constraints.txt, or its URL"
+        )
+    return location
 
 
 def _location(value: Value, default: str) -> Location:

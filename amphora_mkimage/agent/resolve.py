@@ -46,7 +46,7 @@ def resolve(branch: Branch, python: str, arch: str, store: Store, console: Conso
         with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as name:
             packages = _collect(found, limits, python, arch, Path(name), store, console)
         store.remember(key, "".join(f"{package.sha256}  {package.file}\n" for package in packages).encode())
-    installer = [package for package in lock.select(python, arch) if package.name == INSTALLER]
+    installer = [package for package in lock.read() if package.name == INSTALLER]
     return Agent(python, (*packages, *installer), _origin(found, limits))
 
 
