@@ -32,10 +32,12 @@ _NETWORK = "check the network, the proxy variables and {}"
 class Found:
     """A checkout whose commit is known.
 
+    :param name: full name of the ref; the commit's id, where that is what was asked for
     :param commit: full id
     """
 
     checkout: Checkout
+    name: str
     commit: str
 
     @property
@@ -51,14 +53,14 @@ def find(checkout: Checkout, console: Console) -> Found:
     :raises MkimageError: it does not answer, or has no such ref
     """
     if _COMMIT.fullmatch(checkout.ref):
-        return Found(checkout, checkout.ref)
+        return Found(checkout, checkout.ref, checkout.ref)
     output = _git(checkout, console, "ls-remote", "--quiet", "--heads", "--tags", "--", checkout.repository.url)
     refs = {
         match[2]: match[1] for line in output.splitlines() if (match := re.fullmatch(r"([0-9a-f]+)\s+(refs/\S+)", line))
     }
     for name in (f"refs/heads/{checkout.ref}", f"refs/tags/{checkout.ref}^{{}}", f"refs/tags/{checkout.ref}"):
         if name in refs:
-            return Found(checkout, refs[name])
+            return Found(checkout, name.removesuffix("^{}"), refs[name])
     last = checkout.ref.rpartition("/")[2]
     names = {name.split("/", 2)[2] for name in refs if not name.endswith("^{}")}
     similar = sorted(name for name in names if last and last in name)[:5]
@@ -77,10 +79,8 @@ def fetch(found: Found, directory: Path, console: Console) -> tuple[Path, str]:
     """
     checkout, place = found.checkout, ["-C", os.fspath(directory)]
     _git(checkout, console, "init", "--quiet", "--bare", "--", os.fspath(directory))
-    ref = found.commit if found.commit == checkout.ref else checkout.ref
     # Stored under a name, because tags come along only then (git-fetch(1), --no-tags).
-    wanted = f"+{ref}:refs/heads/wanted"
-    _git(checkout, console, *place, "fetch", "--quiet", "--", checkout.repository.url, wanted)
+    _git(checkout, console, *place, "fetch", "--quiet", "--", checkout.repository.url, f"+{found.name}:refs/wanted/it")
     try:
         _git(checkout, console, *place, "cat-file", "-e", f"{found.commit}^{{commit}}")
     except MkimageError as error:
