@@ -22,7 +22,7 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 
 _LACKING = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)")
-_OTHER_PYTHON = "take a base whose Python the branch was made for (-d), or another branch"
+_OTHER_PYTHON = "take a release with an older Python (-d), another branch, or constraints with a newer version of it"
 
 
 class Closure:
