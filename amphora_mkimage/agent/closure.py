@@ -21,6 +21,10 @@ from amphora_mkimage.agent.project import Project, canonical, read_source, read_
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 
+#: Have code for a compiler, and install without it, a little slower.
+_COMPILER_OPTIONAL = frozenset(
+    ("markupsafe", "msgpack", "pyinotify", "pyrsistent", "pyyaml", "simplejson", "sqlalchemy", "wrapt")
+)
 _LACKING = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _OTHER_PYTHON = "take a release with an older Python (-d), another branch, or constraints with a newer version of it"
 
@@ -121,7 +125,7 @@ class Closure:
         what = f"{name} {package.version} has no wheel for Python {self._python} on {self._arch}"
         if not project.python.contains(f"{self._python}.0"):
             raise MkimageError(f"{what}: it is for Python {project.python}", _OTHER_PYTHON)
-        if project.native:
+        if project.native and name not in _COMPILER_OPTIONAL:
             raise MkimageError(f"{what}, and needs a compiler ({project.native})", _OTHER_PYTHON)
 
     def _download(self, lines: Sequence[str], *, source: bool) -> None:
