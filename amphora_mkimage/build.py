@@ -111,12 +111,16 @@ def _with_branch(plan: Plan, store: Store, console: Console) -> Plan:
         return plan
     try:
         # Its imports are its own: hosts that build the released agent need no python3-packaging.
-        module = importlib.import_module("amphora_mkimage.agent.resolve")
+        resolver = importlib.import_module("amphora_mkimage.agent.resolve")
     except ModuleNotFoundError as error:
         what = f"cannot resolve the packages of a branch: the Python package {error.name} is not installed"
         raise HostError(what, f"install the package python3-{error.name}") from error
     python = request.base.releases[request.release].python
-    return dataclasses.replace(plan, agent=module.resolve(request.branch, python, request.arch, store, console))
+    target = resolver.Target(python, request.arch, not request.base.dnf)
+    agent = resolver.resolve(request.branch, target, store, console)
+    needed = [resolver.OF_DISTRIBUTION[module] for module in agent.modules]
+    groups = {**plan.groups, "agent": needed} if needed else plan.groups
+    return dataclasses.replace(plan, agent=agent, groups=groups)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -25,8 +26,25 @@ from amphora_mkimage.errors import MkimageError
 _COMPILER_OPTIONAL = frozenset(
     ("markupsafe", "msgpack", "pyinotify", "pyrsistent", "pyyaml", "simplejson", "sqlalchemy", "wrapt")
 )
+#: Never got wheels for Python 3.11 and later, and is in Debian and Ubuntu as it is on PyPI; constraints until 2024.1
+#: have it. By project: the Debian package.
+OF_DISTRIBUTION = {"netifaces": "python3-netifaces"}
 _LACKING = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _OTHER_PYTHON = "take a release with an older Python (-d), another branch, or constraints with a newer version of it"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What it is collected for.
+
+    :param python: version of the image's Python, "3.13"
+    :param arch: dpkg's name of the image's architecture
+    :param debian: the image is Debian's or Ubuntu's, whose packages may stand in for what needs a compiler
+    """
+
+    python: str
+    arch: str
+    debian: bool
 
 
 class Closure:
@@ -34,8 +52,6 @@ class Closure:
 
     :param versions: of the projects that are there without having been fetched; "" where it is not known
     :param directory: empty; the files are put there
-    :param python: version of the image's Python, "3.13"
-    :param arch: dpkg's name of the image's architecture
     """
 
     def __init__(
@@ -44,19 +60,19 @@ class Closure:
         versions: Mapping[str, str],
         constraints: Constraints,
         directory: Path,
-        python: str,
-        arch: str,
+        target: Target,
         console: Console,
     ) -> None:
         self.packages: dict[str, Package] = {}  #: what was fetched, by name
+        self.modules: list[str] = []  #: what the distribution must give, from :data:`OF_DISTRIBUTION`
         self._roots = tuple(roots)
         self._projects = dict(roots)
         self._versions = dict(versions)
         self._constraints = constraints
         self._directory = directory
-        self._python, self._arch = python, arch
+        self._target = target
         self._console = console
-        self._markers = _marker_environment(python, machine(arch))
+        self._markers = _marker_environment(target.python, machine(target.arch))
 
     def collect(self) -> list[Package]:
         """Fetch until nothing is missing; the files, by name.
@@ -122,14 +138,18 @@ class Closure:
         self._download([line], source=True)
         package = self._take(name)
         project = self._projects[name] = read_source(self._directory / package.file)
-        what = f"{name} {package.version} has no wheel for Python {self._python} on {self._arch}"
-        if not project.python.contains(f"{self._python}.0"):
+        what = f"{name} {package.version} has no wheel for Python {self._target.python} on {self._target.arch}"
+        if not project.python.contains(f"{self._target.python}.0"):
             raise MkimageError(f"{what}: it is for Python {project.python}", _OTHER_PYTHON)
-        if project.native and name not in _COMPILER_OPTIONAL:
+        if project.native and self._target.debian and name in OF_DISTRIBUTION:
+            del self.packages[name]
+            self.modules.append(name)
+        elif project.native and name not in _COMPILER_OPTIONAL:
             raise MkimageError(f"{what}, and needs a compiler ({project.native})", _OTHER_PYTHON)
 
     def _download(self, lines: Sequence[str], *, source: bool) -> None:
-        download(lines, self._directory, self._python, self._arch, self._console, source=source, hashes=False)
+        target = self._target
+        download(lines, self._directory, target.python, target.arch, self._console, source=source, hashes=False)
 
     def _take(self, name: str) -> Package:
         """Find the file of a project among what pip has put there."""

@@ -36,6 +36,8 @@ _IMPORTS = _FILES / "import_commands.py"
 _OFFERED = "/run/offered-agent"
 _SCRIPT = "/run/amphora-import-commands.py"
 _PYTHON = "/usr/bin/python3"
+#: Where Debian's Python has the distribution's modules.
+_DISTRIBUTION = "/usr/lib/python3/dist-packages"
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,20 @@ class Agent:
 
     :param python: version of the image's Python, "3.13"
     :param packages: files that it is installed from, with the installer
+    :param modules: names of modules that are taken from the distribution's Python
     """
 
     python: str
     packages: tuple[Package, ...]
     origin: Origin = RELEASED
+    modules: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Key of its environment in the cache."""
         programs = [path.read_bytes() for path in (Path(__file__), _IMPORTS)]
-        return key_of("agent", self.python, *(f"{p.sha256} {p.file}" for p in self.packages), *programs)
+        files = [f"{p.sha256} {p.file}" for p in self.packages]
+        return key_of("agent", self.python, *files, *self.modules, *programs)
 
     @property
     def installed(self) -> list[Package]:
@@ -89,6 +94,7 @@ class Agent:
             "octavia": self.version,
             "python": self.python,
             "path": VENV,
+            **({"modules_of_the_distribution": list(self.modules)} if self.modules else {}),
             "packages": [
                 {"name": p.name, "version": p.version, "file": p.file, "sha256": p.sha256} for p in self.installed
             ],
@@ -169,6 +175,9 @@ def make(agent: Agent, guest: Guest, offered: str) -> None:
     for source in (False, True):
         options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
         _pip(guest, offered, installer, [*options, f"--requirement={offered}/{_list(source)}"])
+    for module in agent.modules:
+        found = guest.glob_expand(f"{_DISTRIBUTION}/{module}*")
+        guest.command(["cp", "-r", "--", *found, f"{VENV}/lib/python{agent.python}/site-packages/"])
     _trim(guest)
     import_commands(guest, f"{VENV}/bin/python")  # which leaves the byte code of what it imports, and only of that
     _record(agent, guest)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage.agent import closure, constraints, git, lock, project
 from amphora_mkimage.agent.branch import Branch
-from amphora_mkimage.agent.closure import Closure
+from amphora_mkimage.agent.closure import OF_DISTRIBUTION, Closure, Target
 from amphora_mkimage.agent.constraints import Constraints
 from amphora_mkimage.agent.git import Found
 from amphora_mkimage.agent.install import Agent, Origin
@@ -23,57 +24,75 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store, key_of
 
+__all__ = ["OF_DISTRIBUTION", "Target", "resolve"]
+
 #: What every image needs, whatever a branch says: pyroute2, which octavia's metadata has forgotten before; and what
 #: builds the checkouts and other sources. Older pbr imports pkg_resources, which setuptools 81 has not any more.
 _ALWAYS = ("pyroute2", "setuptools<81", "pbr")
 _GITREFS = {"octavia": "/opt/amphora-agent.gitref", "octavia-lib": "/opt/octavia-lib.gitref"}
 _CONSTRAINTS = "/opt/upper-constraints.txt"
+#: Stands in a remembered list where files have their hash.
+_MODULE = "module"
 
 
-def resolve(branch: Branch, python: str, arch: str, store: Store, console: Console) -> Agent:
+@dataclass(frozen=True)
+class _Collected:
+    """All that an agent takes.
+
+    :param modules: what the distribution must give
+    """
+
+    packages: tuple[Package, ...]
+    modules: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{package.sha256}  {package.file}\n" for package in self.packages]
+        return "".join([*lines, *(f"{_MODULE}  {module}\n" for module in self.modules)])
+
+    @classmethod
+    def read(cls, text: str) -> _Collected:
+        """Read what was printed."""
+        rows = [line.split(maxsplit=1) for line in text.splitlines()]
+        modules = tuple(name for kind, name in rows if kind == _MODULE)
+        return cls(tuple(Package(kind, name) for kind, name in rows if kind != _MODULE), modules)
+
+
+def resolve(branch: Branch, target: Target, store: Store, console: Console) -> Agent:
     """Find commits, constraints and every package, and bring all of it into the cache.
 
-    :param python: version of the image's Python, "3.13"
-    :param arch: dpkg's name of the image's architecture
-    :raises MkimageError: something does not exist, cannot be had, or is not for that Python
+    :raises MkimageError: something does not exist, cannot be had, or is not for the image's Python
     """
     with console.step("find the amphora agent's branch"):
         limits = constraints.fetch(branch.constraints, console)
         found = [git.find(checkout, console) for checkout in (branch.agent, branch.lib)]
-    key = _key(found, limits, python, arch)
-    packages = _recall(key, store)
-    if packages is None:
+    key = _key(found, limits, target)
+    collected = _recall(key, store)
+    if collected is None:
         with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as name:
-            packages = _collect(found, limits, python, arch, Path(name), store, console)
-        store.remember(key, "".join(f"{package.sha256}  {package.file}\n" for package in packages).encode())
+            collected = _collect(found, limits, target, Path(name), store, console)
+        store.remember(key, str(collected).encode())
     installer = [package for package in lock.read() if package.name == INSTALLER]
-    return Agent(python, (*packages, *installer), _origin(found, limits))
+    return Agent(target.python, (*collected.packages, *installer), _origin(found, limits), collected.modules)
 
 
-def _key(found: Sequence[Found], limits: Constraints, python: str, arch: str) -> str:
+def _key(found: Sequence[Found], limits: Constraints, target: Target) -> str:
     programs = [Path(module.__file__ or "").read_bytes() for module in (closure, git, project)]
     commits = [f"{one.checkout.project} {one.commit}" for one in found]
-    return key_of("branch", python, arch, *commits, limits.content, *_ALWAYS, *programs)
+    return key_of("branch", repr(target), *commits, limits.content, *_ALWAYS, *programs)
 
 
-def _recall(key: str, store: Store) -> tuple[Package, ...] | None:
+def _recall(key: str, store: Store) -> _Collected | None:
     """Give the files of an earlier build, when all are still there."""
     kept = store.recall(key)
-    if kept is None:
-        return None
-    packages = tuple(Package(*line.split(maxsplit=1)) for line in kept.decode("ascii").splitlines())
-    return packages if all(store.has_wheel(package.sha256) for package in packages) else None
+    collected = None if kept is None else _Collected.read(kept.decode())
+    if collected and all(store.has_wheel(package.sha256) for package in collected.packages):
+        return collected
+    return None
 
 
 def _collect(
-    found: Sequence[Found],
-    limits: Constraints,
-    python: str,
-    arch: str,
-    place: Path,
-    store: Store,
-    console: Console,
-) -> tuple[Package, ...]:
+    found: Sequence[Found], limits: Constraints, target: Target, place: Path, store: Store, console: Console
+) -> _Collected:
     """Fetch the checkouts and what they need."""
     files = place / "files"
     files.mkdir()
@@ -82,17 +101,18 @@ def _collect(
         for one in found:
             archive, number = git.fetch(one, place / one.checkout.project, console)
             read = project.read_checkout(archive, one.checkout.project)
-            _check(read, one, python)
+            _check(read, one, target.python)
             paths.append(git.make_source(one.checkout.project, number, archive, files))
             roots[one.checkout.project] = read
             versions[one.checkout.project] = "" if number == "0.0.0" else number
     with console.step("fetch the amphora agent's packages"):
-        collected = Closure(roots, versions, limits, files, python, arch, console).collect()
+        closed = Closure(roots, versions, limits, files, target, console)
+        fetched = closed.collect()
     built = [Package(hashlib.sha256(path.read_bytes()).hexdigest(), path.name) for path in paths]
-    packages = (*collected, *built)
+    packages = (*fetched, *built)
     for package in packages:
         store.put_wheel(package.sha256, files / package.file)
-    return packages
+    return _Collected(packages, tuple(closed.modules))
 
 
 def _own() -> Project:

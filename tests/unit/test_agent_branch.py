@@ -81,14 +81,15 @@ class World:
     def ran(self) -> Path:
         return self.place / "ran"
 
-    def resolve(self, ref: str = BRANCH, python: str = "3.13", arch: str = "amd64") -> Agent:
+    def resolve(self, ref: str = BRANCH, *, debian: bool = True) -> Agent:
         branch = make("-g", ref, **self.environ).branch
         assert branch is not None
-        return resolve.resolve(branch, python, arch, self.store, Console(io.StringIO(), self.log))
+        target = resolve.Target("3.13", "amd64", debian)
+        return resolve.resolve(branch, target, self.store, Console(io.StringIO(), self.log))
 
-    def fails(self, ref: str = BRANCH, **how: str) -> MkimageError:
+    def fails(self, ref: str = BRANCH, *, debian: bool = True) -> MkimageError:
         with pytest.raises(MkimageError) as caught:
-            self.resolve(ref, **how)
+            self.resolve(ref, debian=debian)
         assert caught.value.status == 1
         assert len(caught.value.what.splitlines()) == 1
         assert not self.ran.exists()
@@ -310,6 +311,19 @@ def test_a_source_of_python_only_will_do(world: World) -> None:
     constraints.write_text(CONSTRAINTS.replace("native===1.0", "native===1.1") + "three===3.1\n")
     assert {p.file for p in world.resolve().packages} > {"native-1.1.tar.gz", "three-3.1.zip"}
     assert not world.ran.exists()
+
+
+def test_a_module_that_only_the_distribution_has(world: World) -> None:
+    """netifaces never got wheels for today's Python; octavia needs it until 2024.1."""
+    file = "netifaces-0.11.0.tar.gz"
+    add(world.server, file, source(file, "", {"netifaces.c": "int x;"}))
+    world.commit("octavia", requirements_txt=f"{OCTAVIA}netifaces\n")
+    assert "netifaces 0.11.0 has no wheel" in world.fails(debian=False).what
+    agent = world.resolve()
+    assert agent.modules == ("netifaces",)
+    assert "netifaces" not in {package.name for package in agent.packages}
+    assert world.resolve() == agent
+    assert agent.facts["modules_of_the_distribution"] == ["netifaces"]
 
 
 def test_versions_that_contradict_each_other(world: World) -> None:
