@@ -13,6 +13,7 @@ from pathlib import Path
 
 from amphora_mkimage import accelerator, work
 from amphora_mkimage.agent import install as agent_install
+from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.bases import apt, customise, unpacked
 from amphora_mkimage.bases.archive import fetching
 from amphora_mkimage.bases.base import Made, Wish
@@ -125,6 +126,9 @@ class ApplianceWorker(Worker):
             if agent is not None:
                 with console.step("install the amphora agent"), guest.mounted(), build.offered(apt.OFFERED):
                     agent_install.make(agent, guest, f"{apt.OFFERED}/{_AGENT}")
+            elif self.request.agent_packages:
+                with guest.mounted():
+                    agent_package.check(guest, console)
             with console.step("configure"), guest.mounted():
                 installed = work.run_stages(self.plan, guest, console)
             if "tar" in self.targets:

@@ -8,7 +8,9 @@ had, :mod:`amphora_mkimage.appliance_worker` does the work.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import importlib
 import shutil
 import tempfile
 import uuid
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from amphora_mkimage import appliance_worker, guardian, manifest
 from amphora_mkimage.agent import install as agent_install
+from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.appliance_worker import ApplianceWorker
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import bootstrap, customise, customise_dnf, image
@@ -25,7 +28,7 @@ from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
 from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selinux_labels
 from amphora_mkimage.disk.bootloader import Bootloader
-from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.guest import choose, foreign, id_maps, userns
 from amphora_mkimage.guest.choose import Choice
@@ -69,6 +72,7 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
             stack.callback(output.close)
         targets = {kind: output.fd for kind, output in outputs.items()}
         store = Store(request.cache_dir, console.warn)
+        plan = _with_branch(plan, store, console)
         if plan.agent is not None:
             agent_install.prepare(plan.agent, request.arch, store, console, snapshot=id_map is not None)
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
@@ -98,6 +102,25 @@ def resolve(plan: Plan, console: Console) -> list[Deb]:
         debs = archive.resolve(["?essential", "apt", *plan.wanted])
         plan.check_size(sum(deb.installed_size for deb in debs))
         return debs
+
+
+def _with_branch(plan: Plan, store: Store, console: Console) -> Plan:
+    """Fetch the agent of a branch, if one is wanted: before all else, because much of it is not in our hands."""
+    request = plan.request
+    if request.branch is None:
+        return plan
+    try:
+        # Its imports are its own: hosts that build the released agent need no python3-packaging.
+        resolver = importlib.import_module("amphora_mkimage.agent.resolve")
+    except ModuleNotFoundError as error:
+        what = f"cannot resolve the packages of a branch: the Python package {error.name} is not installed"
+        raise HostError(what, f"install the package python3-{error.name}") from error
+    python = request.base.releases[request.release].python
+    target = resolver.Target(python, request.arch, not request.base.dnf)
+    agent = resolver.resolve(request.branch, target, store, console)
+    needed = [resolver.OF_DISTRIBUTION[module] for module in agent.modules]
+    groups = {**plan.groups, "agent": needed} if needed else plan.groups
+    return dataclasses.replace(plan, agent=agent, groups=groups)
 
 
 @contextlib.contextmanager
@@ -132,6 +155,8 @@ class _Worker(Worker):
         with guest.mounted():
             if self.plan.agent is not None:
                 agent_install.install(self.plan.agent, guest, self.place)
+            elif self.request.agent_packages:
+                agent_package.check(guest, self.console)
             with self.console.step("configure"):
                 installed = run_stages(self.plan, guest, self.console)
         filesystem_uuid = str(uuid.uuid4())
@@ -197,6 +222,9 @@ class _Worker(Worker):
 
 def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Result, console: Console) -> None:
     request = plan.request
+    agent = plan.agent.facts if plan.agent else None
+    if request.agent_packages:
+        agent = agent_package.facts(request, result.packages)
     manifests: list[Output] = []
     try:
         for kind, output in outputs.items():
@@ -213,7 +241,7 @@ def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Resu
                     image=facts,
                     installed=result.packages,
                     base=result.base,
-                    agent=plan.agent.facts if plan.agent else None,
+                    agent=agent,
                     timings=result.timings,
                 )
             )

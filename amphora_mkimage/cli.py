@@ -34,7 +34,7 @@ _MODULES = {
 
 
 #: Settings whose value may be a URL with a password in it.
-_URLS = ("mirror", "image_mirror", "local_image")
+_URLS = ("mirror", "image_mirror", "local_image", "agent_repository", "lib_repository", "constraints")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -51,6 +51,6 @@ def _applies(condition: str, request: Request) -> bool:
     if not condition:
         return True
     word = condition.removeprefix("not ")
-    if word not in ("ssh", "nftables", "cpu_pinning", "fips"):
+    if word not in ("ssh", "nftables", "cpu_pinning", "fips", "agent_packages"):
         raise ValueError(f"package_lists: unknown condition {condition!r}")
     return bool(getattr(request, word)) != condition.startswith("not ")

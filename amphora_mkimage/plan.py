@@ -23,7 +23,7 @@ class Plan:
     :param groups: wanted packages by role
     :param archive: the mirror, credentials apart
     :param sources: sources.list text, as the tree gets it
-    :param agent: the amphora agent, None when it is left out
+    :param agent: the amphora agent's files; None when it is left out or a package, and until the branch was looked at
     """
 
     request: Request
@@ -54,7 +54,9 @@ class Plan:
         """
         if all(kind == "tar" for kind in self.request.types):
             return
-        needed = filesystems.needed_bytes(installed + (agent_install.INSTALLED_BYTES if self.agent else 0))
+        needed = filesystems.needed_bytes(
+            installed + (agent_install.INSTALLED_BYTES if self.request.agent and not self.request.agent_packages else 0)
+        )
         if needed > layout.root_capacity(self.request.size_gib):
             least = next(size for size in range(1, 1 << 20) if needed <= layout.root_capacity(size))
             raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")
@@ -68,14 +70,22 @@ class Plan:
         origin = self._published() if request.base.published else self._bootstrapped(debs, store)
         lines = [f"base      {request.base.name} {request.release} {request.arch}, from {self.archive.origin}", *origin]
         lines += [f"          {role}: {' '.join(sorted(names))}" for role, names in self.groups.items()]
-        if self.agent is not None:
-            lines.append(f"agent     octavia {self.agent.version} for Python {self.agent.python}, {self._kept(store)}")
+        lines += self._agent(store)
         titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
         lines += _column("stages", titles)
         lines += _column("settings", [f"{name}: {value}" for name, value in request.summary.items()])
         lines += _column("guest", [str(guest)])
         lines += _column("outputs", [str(path) for path in request.outputs.values()])
         return "\n".join(lines)
+
+    def _agent(self, store: Store) -> list[str]:
+        request = self.request
+        if self.agent is not None:
+            return [f"agent     octavia {self.agent.version} for Python {self.agent.python}, {self._kept(store)}"]
+        if request.branch is not None:
+            constraints = request.branch.constraints.shown
+            return _column("agent", [str(request.branch), f"under the constraints {constraints}"])
+        return ["agent     the distribution's package"] if request.agent_packages else []
 
     def _kept(self, store: Store) -> str:
         assert self.agent is not None
@@ -105,7 +115,8 @@ def make(request: Request) -> Plan:
     archive = mirror.choose(request.base, request.release, request.mirror, request.arch)
     sources = archive.sources(request.base, request.release, request.keyring)
     python = request.base.releases[request.release].python
-    agent = agent_install.choose(python, request.arch) if request.agent else None
+    locked = request.agent and not request.agent_packages and request.branch is None
+    agent = agent_install.choose(python, request.arch) if locked else None
     return Plan(request, packages.groups(request), archive, sources, agent)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from amphora_mkimage import passwords, remarks, settings
+from amphora_mkimage.agent import branch
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
@@ -38,6 +39,8 @@ class Request:
     :param image_keyring: that signs there, None for the distribution's key
     :param local_image: base image of the user's own, path or URL; "" for a published one
     :param agent: the amphora agent is in the image
+    :param agent_packages: it is the distribution's
+    :param branch: it is that of a branch
     :param insecure: the base image may lack a signature or a checksum
     :param guest: "auto", "namespace" or "appliance"
     """
@@ -54,6 +57,8 @@ class Request:
     ssh: bool = True
     nftables: bool = True
     agent: bool = True
+    agent_packages: bool = False
+    branch: branch.Branch | None = field(default=None, repr=False)
     cpu_pinning: bool = False
     enforce_mac: bool = False
     fips: bool = False
@@ -88,7 +93,7 @@ class Request:
             "kernel_package": self.kernel_package,
             "ssh": self.ssh,
             "nftables": self.nftables,
-            "agent": self.agent,
+            "agent": self._agent,
             "cpu_pinning": self.cpu_pinning,
             "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
             "fips": self.fips,
@@ -96,6 +101,12 @@ class Request:
             "insecure": self.insecure,
             "root_password": "set" if self.root_password_hash else "locked",
         }
+
+    @property
+    def _agent(self) -> str:
+        if self.branch is not None:
+            return f"branch {self.branch.agent.ref}"
+        return "none" if not self.agent else "package" if self.agent_packages else "released"
 
 
 def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable[[str], None]) -> Request:
@@ -124,6 +135,8 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
         agent=not values["no_agent"].value,
+        agent_packages=bool(values["agent_packages"].value),
+        branch=branch.choose(values, warn),
         cpu_pinning=bool(values["cpu_pinning"].value),
         enforce_mac=bool(values["mandatory_access_control"].value),
         fips=bool(values["fips"].value),

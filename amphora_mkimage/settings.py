@@ -91,7 +91,6 @@ def _env(*names: str) -> tuple[Variable, ...]:
     return tuple(Variable(name) for name in names)
 
 
-_AGENT = "not there yet: the agent is the released octavia that the lock file names"
 _ELEMENTS = "diskimage-builder elements are not there yet"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -140,11 +139,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "agent_ref",
-        "branch or tag of the amphora agent",
+        "branch, tag or commit of the amphora agent and of octavia-lib (default: the released octavia)",
         ("-g", "--agent-ref"),
         _env("DIB_REPOREF_amphora_agent"),
         "REF",
-        later=_AGENT,
     ),
     Setting("base_os", "base system", ("-i", "--base-os"), _env("AMP_BASEOS"), "NAME", "ubuntu", BASES),
     Setting(
@@ -186,7 +184,6 @@ SETTINGS: tuple[Setting, ...] = (
         _env("AMP_PACKAGE_INSTALL"),
         parse=parse_bool,
         default=False,
-        later=_AGENT,
     ),
     Setting(
         "no_agent",
@@ -270,6 +267,34 @@ SETTINGS: tuple[Setting, ...] = (
         ("--insecure",),
         (),
         default=False,
+    ),
+    Setting(
+        "agent_repository",
+        "repository of the amphora agent, by URL or path of a clone (default: OpenDev's); master, without -g",
+        (),
+        _env("DIB_REPOLOCATION_amphora_agent"),
+        "URL",
+    ),
+    Setting(
+        "lib_repository",
+        "repository of octavia-lib, by URL or path of a clone (default: OpenDev's); with -g",
+        (),
+        _env("DIB_REPOLOCATION_octavia_lib"),
+        "URL",
+    ),
+    Setting(
+        "lib_ref",
+        "branch, tag or commit of octavia-lib (default: the agent's); with -g",
+        (),
+        _env("DIB_REPOREF_octavia_lib"),
+        "REF",
+    ),
+    Setting(
+        "constraints",
+        "upper-constraints.txt, by URL or path (default: OpenStack's of the branch); with -g",
+        (),
+        _env("DIB_REPOLOCATION_upper_constraints"),
+        "URL",
     ),
     Setting("datasources", "cloud-init data sources", (), _env("CLOUD_INIT_DATASOURCES"), "LIST", "ConfigDrive"),
     Setting(

@@ -13,6 +13,7 @@ from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages import (
     agent,
+    agent_package,
     apparmor,
     apt,
     boot,
@@ -60,6 +61,7 @@ ORDER: Sequence[Stage] = cast(
         sysctl,
         haproxy,
         agent,
+        agent_package,
         apparmor,
         selinux,
         logging,

@@ -1,7 +1,7 @@
 """The amphora agent's surroundings: units, scripts, directories, its log.
 
-The agent itself is in a virtual environment before the stages run. Paths and names are those that Octavia's controller,
-its user data and the agent's own code have fixed (amphora.md 2.3 and 2.6).
+The agent itself is in a virtual environment, or in the distribution's Python, before the stages run. Paths and names
+are those that Octavia's controller, its user data and the agent's own code have fixed (amphora.md 2.3 and 2.6).
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import re
 from amphora_mkimage.agent.install import COMMANDS, VENV
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
-from amphora_mkimage.stages.install import install
+from amphora_mkimage.stages.install import FILES, install, put
 
 _UNITS = ("amphora-agent.service", "certs-ramfs.service", "prometheus-proxy.service")
+_UNIT_DIRECTORY = "usr/lib/systemd/system"
 _SCRIPTS = ("certfs-ramfs", "lvs-masquerade.sh")
 #: /etc/octavia/certs holds the agent's own key, which cloud-init writes for root only.
 _DIRECTORIES = ("/etc/octavia", "/etc/octavia/certs", "/var/lib/octavia")
@@ -31,12 +32,14 @@ def run(guest: Guest, request: Request) -> None:
         guest.mkdir_p(path)
         guest.chmod(0o755, path)
     for name in COMMANDS:
-        guest.ln_sf(f"{VENV}/bin/{name}", f"/usr/local/bin/{name}")
+        guest.ln_sf(f"{'/usr' if request.agent_packages else VENV}/bin/{name}", f"/usr/local/bin/{name}")
     for name in _SCRIPTS:
         install(guest, f"usr/local/bin/{name}", 0o755)
     guest.ln_sf("lvs-masquerade.sh", "/usr/local/bin/udp-masquerade.sh")  # what agents until Victoria call
     for name in _UNITS:
-        install(guest, f"usr/lib/systemd/system/{name}")
+        # A package may have a unit of the same name: what is under /etc goes before it (systemd.unit(5)).
+        directory = "/etc/systemd/system" if request.agent_packages else f"/{_UNIT_DIRECTORY}"
+        put(guest, f"{directory}/{name}", (FILES / _UNIT_DIRECTORY / name).read_bytes())
     guest.command(["systemctl", "enable", *_UNITS])
     install(guest, "etc/logrotate.d/amphora-agent")
     install(guest, "etc/rsyslog.d/55-octavia-socket.conf")

@@ -78,7 +78,8 @@ def download(
     argv += ["--require-hashes"] if hashes else []
     env = {name: value for name, value in process.environment().items() if name.removeprefix("PIP_") not in _FOREIGN}
     if source:
-        argv += ["--no-binary=:all:", "--no-build-isolation", "--use-pep517"]
+        # It would ask whether this host's Python will do.
+        argv += ["--no-binary=:all:", "--no-build-isolation", "--use-pep517", "--ignore-requires-python"]
         env["PYTHONPATH"] = os.fspath(_METADATA_ONLY)
     else:
         version = python.replace(".", "")

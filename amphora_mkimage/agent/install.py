@@ -7,8 +7,8 @@ It is made of files that were fetched and checked before; nothing here needs a n
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amphora_mkimage.agent import download, lock
@@ -36,6 +36,23 @@ _IMPORTS = _FILES / "import_commands.py"
 _OFFERED = "/run/offered-agent"
 _SCRIPT = "/run/amphora-import-commands.py"
 _PYTHON = "/usr/bin/python3"
+#: Where Debian's Python has the distribution's modules.
+_DISTRIBUTION = "/usr/lib/python3/dist-packages"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an agent comes from.
+
+    :param facts: for the manifest
+    :param files: for the image, by path
+    """
+
+    facts: Mapping[str, object]
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+RELEASED = Origin({"source": "released"})
 
 
 @dataclass(frozen=True)
@@ -44,16 +61,20 @@ class Agent:
 
     :param python: version of the image's Python, "3.13"
     :param packages: files that it is installed from, with the installer
+    :param modules: names of modules that are taken from the distribution's Python
     """
 
     python: str
     packages: tuple[Package, ...]
+    origin: Origin = RELEASED
+    modules: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Key of its environment in the cache."""
         programs = [path.read_bytes() for path in (Path(__file__), _IMPORTS)]
-        return key_of("agent", self.python, *(f"{p.sha256} {p.file}" for p in self.packages), *programs)
+        files = [f"{p.sha256} {p.file}" for p in self.packages]
+        return key_of("agent", self.python, *files, *self.modules, *programs)
 
     @property
     def installed(self) -> list[Package]:
@@ -69,9 +90,11 @@ class Agent:
     def facts(self) -> dict[str, object]:
         """What the manifest says."""
         return {
+            **self.origin.facts,
             "octavia": self.version,
             "python": self.python,
             "path": VENV,
+            **({"modules_of_the_distribution": list(self.modules)} if self.modules else {}),
             "packages": [
                 {"name": p.name, "version": p.version, "file": p.file, "sha256": p.sha256} for p in self.installed
             ],
@@ -110,7 +133,8 @@ def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
         with place.console.step("unpack the cached amphora agent"):
             place.unpack(kept)
         with place.console.step("import the amphora agent"):
-            _import(guest)
+            import_commands(guest, f"{VENV}/bin/python")
+        _record(agent, guest)
         return
     offered = place.directory / "offered-agent"
     offer(agent, place.store, offered)
@@ -151,8 +175,18 @@ def make(agent: Agent, guest: Guest, offered: str) -> None:
     for source in (False, True):
         options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
         _pip(guest, offered, installer, [*options, f"--requirement={offered}/{_list(source)}"])
+    for module in agent.modules:
+        found = guest.glob_expand(f"{_DISTRIBUTION}/{module}*")
+        guest.command(["cp", "-r", "--", *found, f"{VENV}/lib/python{agent.python}/site-packages/"])
     _trim(guest)
-    _import(guest)  # which leaves the byte code of what it imports, and only of that
+    import_commands(guest, f"{VENV}/bin/python")  # which leaves the byte code of what it imports, and only of that
+    _record(agent, guest)
+
+
+def _record(agent: Agent, guest: Guest) -> None:
+    """Leave in the image where the agent is from, as diskimage-builder does."""
+    for path, content in agent.origin.files.items():
+        guest.write(path, content)
 
 
 def _check_python(agent: Agent, guest: Guest) -> None:
@@ -189,14 +223,15 @@ def _trim(guest: Guest) -> None:
     guest.rm_rf(f"{VENV}/include")
 
 
-def _import(guest: Guest) -> None:
+def import_commands(guest: Guest, python: str) -> None:
     """Import what the commands import.
 
+    :param python: path of the interpreter in the image
     :raises MkimageError: that fails
     """
     guest.write(_SCRIPT, _IMPORTS.read_bytes())
     try:
-        guest.command([f"{VENV}/bin/python", _SCRIPT, *COMMANDS])
+        guest.command([python, _SCRIPT, *COMMANDS])
     except MkimageError as error:
         what = "the amphora agent cannot be imported by the image's Python"
         raise MkimageError(what, "the last line says what is missing", tail=error.tail) from error

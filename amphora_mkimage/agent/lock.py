@@ -19,6 +19,8 @@ LOCK = Path(__file__).with_name("files") / "agent.lock"
 INSTALLER = "pip"
 _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>.+)")
 _SOURCE = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.(tar\.gz|zip)")
+#: Projects that publish no wheel; pure Python, built in the image with setuptools and pbr, which are there too.
+WITHOUT_WHEEL = frozenset(("simplegeneric", "wsme"))
 #: Of Linux' processor names, those that wheels call otherwise.
 _MACHINES = {"armhf": "armv7l"}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.agent.download import download
-from amphora_mkimage.agent.lock import INSTALLER, LOCK, Package
+from amphora_mkimage.agent.lock import INSTALLER, LOCK, WITHOUT_WHEEL, Package
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 
@@ -23,8 +23,6 @@ _PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _ARCHITECTURES = ("amd64", "arm64")
 #: octavia's wheel forgets pyroute2, which its source distribution asks for (seen in 19.0.0).
 _BESIDES = ("pyroute2", INSTALLER)
-#: Projects that publish no wheel; pure Python, built in the image with setuptools and pbr, which are locked too.
-_SOURCES = ("simplegeneric", "wsme")
 _HEADER = """\
 # The amphora agent: octavia {version} and all that it needs, for Python {pythons} on {architectures}.
 # Made by python -m amphora_mkimage.agent.relock; do not edit.
@@ -59,7 +57,7 @@ def _collect(version: str, constraints: Path, place: Path, console: Console) -> 
     (place / "constraints.txt").write_text("".join(f"{line}\n" for line in kept))
     (place / "wanted.in").write_text("".join(f"{line}\n" for line in (f"octavia=={version}", *_BESIDES)))
     pins = sorted({pin for python in _PYTHONS for pin in _resolve(python, place, console)})
-    sources = [pin for pin in pins if pin.partition("==")[0] in _SOURCES]
+    sources = [pin for pin in pins if pin.partition("==")[0] in WITHOUT_WHEEL]
     wheels = [pin for pin in pins if pin not in sources]
     files = place / "files"
     files.mkdir()
@@ -76,7 +74,7 @@ def _collect(version: str, constraints: Path, place: Path, console: Console) -> 
 def _resolve(python: str, place: Path, console: Console) -> list[str]:
     argv = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", f"--python-version={python}"]
     argv += ["--python-platform=x86_64-manylinux_2_28", "--only-binary=:all:"]
-    argv += [f"--no-binary={name}" for name in _SOURCES]
+    argv += [f"--no-binary={name}" for name in sorted(WITHOUT_WHEEL)]
     argv += [f"--constraints={place / 'constraints.txt'}", str(place / "wanted.in")]
     text = process.run(argv, console, what=f"cannot resolve for Python {python}", remedy="install uv")
     return [line for line in text.splitlines() if re.fullmatch(r"[a-z0-9.-]+==\S+", line)]

@@ -162,6 +162,8 @@ class Archive:
     def _remedy(output: str) -> str:
         if re.search(r"NO_PUBKEY|is not signed|signatures were invalid|couldn't be verified", output):
             return "not signed by the expected key: check BASE_OS_MIRROR, or name its keyring with DIB_APT_KEYRING"
+        if re.search(r"Unable to locate package \S*-agent\b|Package '?\S*-agent'? has no", output):
+            return "leave -p out for the released octavia, or take a release that has the package (-d)"
         if re.search(r"Unable to locate package|has no installation candidate", output):
             return "check the package name (-k), the release (-d) and that the mirror is complete"
         if re.search(r"Hash Sum mismatch|unexpected size", output):

@@ -146,6 +146,8 @@ def remedy(output: str) -> str:
     """Say what to do about what dnf printed."""
     if re.search(r"GPG check FAILED|is not signed|public key for .* is not|signature verification", output, re.I):
         return "a package is not signed by the distribution's key: check BASE_OS_MIRROR"
+    if re.search(r"No match for argument: \S*amphora-agent|Unable to find a match: .*amphora-agent", output):
+        return "leave -p out for the released octavia, or use an image that has RDO's repository (DIB_LOCAL_IMAGE)"
     if re.search(r"Unable to find a match|No match for argument", output):
         return "check the package name (-k), the release (-d) and that the mirror is complete"
     if re.search(r"checksum doesn't match|Package .* is corrupt", output, re.I):

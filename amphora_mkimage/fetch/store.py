@@ -6,6 +6,7 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
     amphora-mkimage/bases/<key>-<sha256>.tar.zst
                                                 bootstrapped systems, by what they were made of and by what they are
     amphora-mkimage/wheels/<sha256>             the agent's Python packages, by what they are
+    amphora-mkimage/locks/<key>-<sha256>        which of them an agent of a branch takes, by what was asked for
     amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
 
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
@@ -45,11 +46,12 @@ class Store:
         self.debs = self.root / "debs"
         self.bases = self.root / "bases"
         self.wheels = self.root / "wheels"
+        self.locks = self.root / "locks"
         self._on_damage = on_damage
 
     def prepare(self) -> None:
         """Make the directories, and remove what killed writers left long ago."""
-        for directory in (self.debs, self.bases, self.wheels):
+        for directory in (self.debs, self.bases, self.wheels, self.locks):
             directory.mkdir(parents=True, exist_ok=True)
             for left in directory.glob(".partial-*"):
                 with contextlib.suppress(FileNotFoundError):
@@ -106,6 +108,22 @@ class Store:
         with self._writing(self.wheels, sha256) as entry, source.open("rb") as original:
             if copy_hashing(original, entry.file) != sha256:
                 raise MkimageError(f"{source.name} is not what its hash in the lock file says")
+
+    def remember(self, key: str, content: bytes) -> None:
+        """Keep a small text under a key."""
+        self.locks.mkdir(parents=True, exist_ok=True)
+        with self._writing(self.locks, f"{key}-{hashlib.sha256(content).hexdigest()}") as entry:
+            entry.file.write(content)
+
+    def recall(self, key: str) -> bytes | None:
+        """Give what was kept under a key and is what was written; None when it is absent or damaged."""
+        for path in sorted(self.locks.glob(f"{key}-*")):
+            with contextlib.suppress(FileNotFoundError):
+                content = path.read_bytes()
+                if path.name == f"{key}-{hashlib.sha256(content).hexdigest()}":
+                    return content
+                self._damaged(path)
+        return None
 
     # -- bootstrapped bases ------------------------------------------------------------------------------------------
 

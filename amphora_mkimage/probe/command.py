@@ -34,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     Check("openat2", (Need.BUILD,), namespaces.openat2),
     *(Check(tool.name, tool.needed_for, tool.probe) for tool in tools.TOOLS),
     Check("requests module", (Need.BUILD,), tools.requests_module),
+    Check("packaging module", (Need.BUILD,), tools.packaging_module),
     Check("pip", (Need.BUILD,), tools.pip),
     *(Check(name, (Need.BUILD,), probe) for name, probe in tools.keyrings()),
     Check("architectures", (Need.BUILD,), guests.other_architectures),

@@ -152,6 +152,7 @@ TOOLS = (
     Tool("bzip2", "bzip2", _BUILD, _runs("bzip2", "--help"), only_for="base images that it compressed"),
     Tool("sqfs2tar", "squashfs-tools-ng", _BUILD, _runs("sqfs2tar", "--version"), only_for="base images in squashfs"),
     Tool("gpg", "gnupg", _BUILD, _runs("gpg", "--version"), only_for="base images that are signed"),
+    Tool("git", "git", _BUILD, _runs("git", "--version"), only_for="agents of a branch (-g)"),
     Tool("sfdisk", "fdisk", _BUILD, _sfdisk, "use the sfdisk of util-linux 2.36 or newer"),
     Tool("mke2fs", "e2fsprogs", _BUILD, _mke2fs, "use e2fsprogs 1.47 or newer, which has assume_storage_prezeroed"),
     Tool("mkfs.vfat", "dosfstools", _BUILD, _vfat),
@@ -175,6 +176,14 @@ def requests_module(_console: Console) -> Outcome:
     if importlib.util.find_spec("requests") is None:
         reason = "not installed: no base images from the network"
         return Outcome(Result.LIMITED, reason, "install the package python3-requests, or requests from PyPI")
+    return Outcome(Result.OK, "there")
+
+
+def packaging_module(_console: Console) -> Outcome:
+    """Look for the module that reads what the packages of a branch ask for."""
+    if importlib.util.find_spec("packaging") is None:
+        reason = "not installed: no agents of a branch (-g)"
+        return Outcome(Result.LIMITED, reason, "install the package python3-packaging, or packaging from PyPI")
     return Outcome(Result.OK, "there")
 
 

@@ -93,12 +93,12 @@ def archive(tmp_path: Path) -> Iterator[SmallArchive]:
 def attempt(run_cli, tmp_path: Path):
     """Try a build that must fail; gives what it said."""
 
-    def run(url: str, keyring: Path | None = None) -> str:
+    def run(url: str, keyring: Path | None = None, agent: str = "--no-agent") -> str:
         output = tmp_path / "output"
         output.mkdir()
         env = {**LOOPBACK, "BASE_OS_MIRROR": url, **({"DIB_APT_KEYRING": str(keyring)} if keyring else {})}
         done = run_cli(
-            "-i", "debian-minimal", "--no-agent", "-o", output / "a", "-w", output, "-c", tmp_path / "cache", env=env
+            "-i", "debian-minimal", agent, "-o", output / "a", "-w", output, "-c", tmp_path / "cache", env=env
         )
         assert done.returncode == 1, done.stderr
         assert list(output.iterdir()) == []
@@ -175,6 +175,12 @@ def test_a_damaged_package(change: str, archive: SmallArchive, attempt) -> None:
     text = attempt(archive.url, archive.keyring)
     assert "cannot fetch the packages" in text
     assert "damaged files" in text
+
+
+def test_a_distribution_without_a_package_of_the_agent(archive: SmallArchive, attempt) -> None:
+    text = attempt(archive.url, archive.keyring, "-p")
+    assert "Unable to locate package octavia-agent" in text
+    assert "leave -p out" in text
 
 
 def test_credentials_are_not_repeated(archive: SmallArchive, attempt, tmp_path: Path) -> None:

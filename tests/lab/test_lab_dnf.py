@@ -117,10 +117,11 @@ def test_the_boot_loaders_own_tool_reads_our_defaults(root: Path, name: str) -> 
     assert (root / "etc/selinux/config").read_text().splitlines()[-2] == "SELINUX=permissive"
 
 
-def test_a_package_that_does_not_exist_is_named(root: Path, site: Site, name: str) -> None:
-    with pytest.raises(MkimageError, match="kernel-longterm") as caught:
-        build(root, name, f"{site.url}/{MIRRORS[name]}", ["kernel-longterm"])
-    assert "-k" in caught.value.remedy
+@pytest.mark.parametrize(("package", "flag"), [("kernel-longterm", "-k"), ("openstack-octavia-amphora-agent", "-p")])
+def test_a_package_that_does_not_exist_is_named(root: Path, site: Site, name: str, package: str, flag: str) -> None:
+    with pytest.raises(MkimageError, match=package) as caught:
+        build(root, name, f"{site.url}/{MIRRORS[name]}", [package])
+    assert flag in caught.value.remedy
 
 
 def test_a_mirror_that_lacks_a_repository_fails_the_build(root: Path, name: str) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fault_server import Fault, FaultServer, make_certificate, running
+from package_index import HTML, add, isolate_pip, source, wheel
 
 from amphora_mkimage.agent import download
 from amphora_mkimage.agent.lock import Package
@@ -20,38 +17,12 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
 
-HTML = {"Content-Type": "text/html"}
 WHEELS = (
     "one-1.0-py3-none-any.whl",
     "two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl",
     "three-3.0-cp39-abi3-manylinux2014_x86_64.whl",
 )
 SOURCE = "four-4.0.tar.gz"
-
-
-def wheel(file: str) -> bytes:
-    name, version, tags = file.removesuffix(".whl").split("-", 2)
-    info = f"{name}-{version}.dist-info"
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(f"{name}.py", "# nothing\n" * 5000)
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return content.getvalue()
-
-
-def source(file: str, setup: str) -> bytes:
-    top = file.removesuffix(".tar.gz")
-    name, version = top.split("-")
-    files = {"PKG-INFO": f"Metadata-Version: 1.1\nName: {name}\nVersion: {version}\n", "setup.py": setup}
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for path, text in files.items():
-            member = tarfile.TarInfo(f"{top}/{path}")
-            member.size = len(text)
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return content.getvalue()
 
 
 @dataclass
@@ -68,21 +39,12 @@ class Index:
         download.fetch(self.wanted, "3.13", "amd64", self.store, Console(io.StringIO()))
 
     def add(self, file: str, content: bytes) -> None:
-        package = Package(hashlib.sha256(content).hexdigest(), file)
-        self.wanted.append(package)
-        self.server.files[f"/files/{file}"] = content
-        self.server.files[f"/simple/{package.name}/"] = f'<a href="/files/{file}">{file}</a>'.encode()
-        self.server.faults[f"/simple/{package.name}/"] = Fault(headers=HTML)
+        self.wanted.append(add(self.server, file, content))
 
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    for name in os.environ:
-        if name.startswith("PIP_") or name.lower().endswith(("_proxy", "_ca_bundle")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    isolate_pip(monkeypatch)
     warnings: list[str] = []
     with running() as server:
         monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")

@@ -13,7 +13,7 @@ from amphora_mkimage.agent.install import COMMANDS
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
-from amphora_mkimage.stages import agent
+from amphora_mkimage.stages import agent, agent_package
 from amphora_mkimage.stages.install import FILES
 
 MASQUERADE = FILES / "usr/local/bin/lvs-masquerade.sh"
@@ -70,6 +70,35 @@ def test_programs_and_units(guest: RecordingGuest) -> None:
     assert enable[:2] == ["systemctl", "enable"]
     assert {path.name for path in (guest.root / "usr/lib/systemd/system").iterdir()} == set(enable[2:])
     assert not guest.exists("/etc/apparmor.d")
+
+
+def test_the_agent_of_a_package_has_our_names_and_not_its_own(guest: RecordingGuest) -> None:
+    """Beside files as Debian's package has them."""
+    for path in ("/usr/lib/systemd/system", "/etc/sysctl.d", "/etc/logrotate.d", "/usr/bin", "/usr/local/bin"):
+        guest.mkdir_p(path)
+    foreign = ("octavia-agent.service", "octavia-agent-netns.service")
+    for unit in (*foreign, "amphora-agent.service"):
+        guest.write(f"/usr/lib/systemd/system/{unit}", b"theirs")
+    for path in ("/etc/sysctl.d/octavia-agent-sysctl.conf", "/etc/logrotate.d/octavia-agent"):
+        guest.write(path, b"theirs")
+    guest.write("/usr/bin/octavia-agent-lvs-masquerade", b"theirs")
+    request = wanted("-p")
+    assert agent_package.applies(request) and not agent_package.applies(wanted())
+    agent.run(guest, request)
+    agent_package.run(guest, request)
+    for name in COMMANDS:
+        assert guest.readlink(f"/usr/local/bin/{name}") == f"/usr/bin/{name}"
+    assert guest.readlink("/usr/local/bin/octavia-agent-lvs-masquerade") == "lvs-masquerade.sh"
+    # What a package owns is not written over.
+    assert guest.read_file("/usr/lib/systemd/system/amphora-agent.service") == b"theirs"
+    assert b"--config-file /etc/octavia/amphora-agent.conf" in guest.read_file(
+        "/etc/systemd/system/amphora-agent.service"
+    )
+    assert not guest.exists("/etc/sysctl.d/octavia-agent-sysctl.conf")
+    assert guest.ls("/etc/logrotate.d") == ["amphora-agent"]
+    enable, disable, mask = guest.commands
+    assert (disable, mask) == (["systemctl", "disable", *foreign], ["systemctl", "mask", *foreign])
+    assert not set(enable).intersection(foreign)
 
 
 @pytest.mark.parametrize("head", PROFILES)

@@ -95,8 +95,22 @@ BAD = [
     ([], {"CLOUD_INIT_DATASOURCES": "Config Drive]"}, "CLOUD_INIT_DATASOURCES"),
     (["-y"], {}, "-y"),
     (["-y", "-i", "ubuntu"], {}, "fedora, centos, rocky, rhel"),
-    (["-g", "master"], {}, "-g"),
-    (["-p"], {}, "-p"),
+    (["-g", "a..b"], {}, "-g"),
+    (["-g=-u"], {}, "-g"),
+    (["-g", "refs/heads/a b"], {}, "-g"),
+    (["-g", "master", "-p"], {}, "-p"),
+    (["-g", "master", "--no-agent"], {}, "--no-agent"),
+    (["-p", "--no-agent"], {}, "-p"),
+    ([], {"DIB_REPOREF_amphora_agent": "--upload-pack=x"}, "DIB_REPOREF_amphora_agent"),
+    ([], {"DIB_REPOLOCATION_amphora_agent": "ext::sh -c x"}, "DIB_REPOLOCATION_amphora_agent"),
+    ([], {"DIB_REPOLOCATION_amphora_agent": "ssh://git.example/octavia"}, "DIB_REPOLOCATION_amphora_agent"),
+    ([], {"DIB_REPOLOCATION_amphora_agent": "http://git.example/octavia"}, "anybody on the way"),
+    (["-g", "x"], {"DIB_REPOLOCATION_octavia_lib": "http://git.example/lib"}, "anybody on the way"),
+    (["-g", "x"], {"DIB_REPOLOCATION_upper_constraints": "http://git.example/u"}, "anybody on the way"),
+    ([], {"DIB_REPOLOCATION_amphora_agent": "https://git.example/octavia?token=x"}, "DIB_REPOLOCATION_amphora_agent"),
+    ([], {"DIB_REPOLOCATION_amphora_agent": "/no/such/clone"}, "DIB_REPOLOCATION_amphora_agent"),
+    (["-g", "x"], {"DIB_REPOLOCATION_upper_constraints": "/no/such/file"}, "DIB_REPOLOCATION_upper_constraints"),
+    (["-g", "x"], {"DIB_REPOREF_octavia_lib": "x.lock"}, "DIB_REPOREF_octavia_lib"),
     ([], {"DIB_ELEMENTS": "vm"}, "DIB_ELEMENTS"),
     ([], {"DIB_LOCAL_ELEMENTS": "vm"}, "DIB_LOCAL_ELEMENTS"),
     ([], {"DIB_LOCAL_ELEMENTS_PATH": "/x"}, "DIB_LOCAL_ELEMENTS_PATH"),
@@ -124,7 +138,7 @@ def test_bad_values_are_refused_naming_the_flag(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("argv", [["-g", "x"], ["-p"], ["-i", "centos-minimal"]])
+@pytest.mark.parametrize("argv", [["-i", "centos-minimal"]])
 def test_what_comes_later_says_so(
     argv: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,3 +305,36 @@ def test_a_missing_directory_may_be_made_later(tmp_path: Path) -> None:
     made = make("-c", str(tmp_path / "a/b"), "-w", str(tmp_path / "c"))
     assert made.cache_dir == tmp_path / "a/b"
     assert not os.path.lexists(tmp_path / "a")
+
+
+def test_octavia_lib_is_of_the_branch_of_the_agent() -> None:
+    """amphora.md 2.12 no. 5: diskimage-create.sh takes octavia-lib from master."""
+    branch = make("-g", "stable/2026.1").branch
+    assert branch is not None
+    assert (branch.agent.ref, branch.lib.ref) == ("stable/2026.1", "stable/2026.1")
+    assert branch.constraints.url.endswith("/stable/2026.1/upper-constraints.txt")
+    branch = make("-g", "stable/2026.1", DIB_REPOREF_octavia_lib="v1", DIB_REPOREF_amphora_agent="other").branch
+    assert branch is not None
+    assert (branch.agent.ref, branch.lib.ref) == ("stable/2026.1", "v1")
+
+
+def test_a_repository_of_ones_own_is_enough_to_ask_for_a_branch(tmp_path: Path) -> None:
+    wish = make(DIB_REPOLOCATION_amphora_agent=str(tmp_path))
+    assert wish.branch is not None
+    assert (wish.branch.agent.repository.path, wish.branch.agent.ref) == (tmp_path, "master")
+    assert wish.summary["agent"] == "branch master"
+    assert [make(*argv).summary["agent"] for argv in ((), ("-p",), ("--no-agent",))] == ["released", "package", "none"]
+
+
+def test_what_goes_with_a_branch_only_is_said_to_be_unused() -> None:
+    warnings: list[str] = []
+    make(warnings=warnings, DIB_REPOREF_octavia_lib="x", DIB_REPOLOCATION_upper_constraints="/x")
+    assert len(warnings) == 2
+    assert all("unused" in text for text in warnings)
+
+
+def test_passwords_of_repositories_stay_in_them() -> None:
+    wish = make("-g", "x", DIB_REPOLOCATION_amphora_agent="https://user:sesame@git.example/octavia")
+    assert wish.branch is not None
+    assert wish.branch.agent.repository.login == ("user", "sesame")
+    assert "sesame" not in f"{wish!r}{wish.summary}{wish.branch}"

@@ -1,0 +1,453 @@
+"""An agent of a branch: real git, real pip, and servers on loopback that have not what is wanted, or break off."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fault_server import Fault, FaultServer, make_certificate, running
+from make_request import make
+from package_index import add, commit, isolate_pip, serve_repository, source, wheel
+
+from amphora_mkimage.agent import git, lock, resolve
+from amphora_mkimage.agent.install import Agent
+from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.fetch.store import Store
+
+BRANCH = "stable/2026.1"
+SETUP_CFG = "[metadata]\nname = {}\npython_requires = >=3.9\n"
+#: Runs, and says so, when anybody runs code of a checkout.
+SETUP_PY = "import pathlib\npathlib.Path({!r}).touch()\n"
+OCTAVIA = """\
+# what octavia wants
+one[more]>=1.0 # MIT
+old>=1;python_version<'3.9'
+octavia-lib>=3.0
+native>=1.0
+WSME>=0.8
+"""
+WHEELS = {
+    "one-1.5-py3-none-any.whl": ["two>=2;sys_platform=='linux'", "three; extra == 'more'", "four; extra == 'less'"],
+    "one-2.0-py3-none-any.whl": ["not-there"],
+    "two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl": ["one"],
+    "three-3.0-py3-none-any.whl": [],
+    "native-1.0-cp313-cp313-manylinux2014_x86_64.whl": [],
+    "pbr-7.0-py2.py3-none-any.whl": ["setuptools"],
+    "pyroute2-0.9-py3-none-any.whl": [],
+    "setuptools-80.9-py3-none-any.whl": [],
+    "setuptools-84.0-py3-none-any.whl": [],
+}
+CONSTRAINTS = """\
+# of everything
+one===1.5
+native===1.0;python_version>='3.13'
+native===0.1;python_version<'3.13'
+octavia-lib===2.0
+"""
+FETCHED = {
+    "WSME-0.12.tar.gz",
+    "native-1.0-cp313-cp313-manylinux2014_x86_64.whl",
+    "one-1.5-py3-none-any.whl",
+    "pbr-7.0-py2.py3-none-any.whl",
+    "pyroute2-0.9-py3-none-any.whl",
+    "setuptools-80.9-py3-none-any.whl",
+    "three-3.0-py3-none-any.whl",
+    "two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl",
+}
+
+
+@dataclass
+class World:
+    """Two repositories with a branch, its constraints, an index, and a cache."""
+
+    place: Path
+    server: FaultServer
+    commits: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    log: io.BytesIO = field(default_factory=io.BytesIO)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.place / "cache", self.warnings.append)
+
+    @property
+    def ran(self) -> Path:
+        return self.place / "ran"
+
+    def resolve(self, ref: str = BRANCH, *, debian: bool = True) -> Agent:
+        branch = make("-g", ref, **self.environ).branch
+        assert branch is not None
+        target = resolve.Target("3.13", "amd64", debian)
+        return resolve.resolve(branch, target, self.store, Console(io.StringIO(), self.log))
+
+    def fails(self, ref: str = BRANCH, *, debian: bool = True) -> MkimageError:
+        with pytest.raises(MkimageError) as caught:
+            self.resolve(ref, debian=debian)
+        assert caught.value.status == 1
+        assert len(caught.value.what.splitlines()) == 1
+        assert not self.ran.exists()
+        assert not [*self.place.glob("cache/amphora-mkimage/locks/*")]
+        return caught.value
+
+    def commit(self, project: str, **files: str) -> None:
+        content = {name.replace("_", "."): text for name, text in files.items()}
+        self.commits[project] = commit(self.place / project, content, branch=BRANCH)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    isolate_pip(monkeypatch)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    with running() as server:
+        monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+        made = World(tmp_path, server)
+        for file, requires in WHEELS.items():
+            content = wheel(file, requires)
+            add(server, file, content, hashlib.sha256(content).hexdigest())
+        add(server, "WSME-0.12.tar.gz", source("WSME-0.12.tar.gz", SETUP_PY.format(str(made.ran))))
+        for project, requirements in (("octavia", OCTAVIA), ("octavia-lib", "two\n")):
+            files = {"setup.cfg": SETUP_CFG.format(project), "setup.py": SETUP_PY.format(str(made.ran))}
+            files |= {"requirements.txt": requirements, "data/template.j2": "x"}
+            commit(tmp_path / project, files, tag="18.0.0")
+            made.commits[project] = commit(tmp_path / project, {"more": "x"}, branch=BRANCH)
+        (tmp_path / "constraints.txt").write_text(CONSTRAINTS)
+        made.environ = {
+            "DIB_REPOLOCATION_amphora_agent": str(tmp_path / "octavia"),
+            "DIB_REPOLOCATION_octavia_lib": (tmp_path / "octavia-lib").as_uri(),
+            "DIB_REPOLOCATION_upper_constraints": str(tmp_path / "constraints.txt"),
+        }
+        yield made
+
+
+def test_all_that_is_needed_is_fetched_and_nothing_of_it_runs(world: World, tmp_path: Path) -> None:
+    """Under the constraints, for the image's Python, of both projects, whatever the newest may be."""
+    agent = world.resolve()
+    built = {"octavia-18.0.1.dev1.tar.gz", "octavia-lib-18.0.1.dev1.tar.gz"}
+    assert {package.file for package in agent.installed} == FETCHED | built
+    assert [package.name for package in agent.packages if package not in agent.installed] == ["pip"]
+    assert agent.version == "18.0.1.dev1"
+    assert not world.ran.exists()
+    for package in agent.installed:
+        assert world.store.take_wheel(package.sha256, tmp_path / "file")
+
+
+def test_what_went_in_is_recorded(world: World) -> None:
+    agent = world.resolve()
+    facts = agent.facts
+    assert facts["source"] == "branch"
+    assert {name: found["commit"] for name, found in facts["commits"].items()} == world.commits
+    assert {found["ref"] for found in facts["commits"].values()} == {BRANCH}
+    assert facts["constraints"]["sha256"] == hashlib.sha256(CONSTRAINTS.encode()).hexdigest()
+    assert {package["file"] for package in facts["packages"]} >= FETCHED
+    assert agent.origin.files == {
+        "/opt/amphora-agent.gitref": f"{world.commits['octavia']}\n".encode(),
+        "/opt/octavia-lib.gitref": f"{world.commits['octavia-lib']}\n".encode(),
+        "/opt/upper-constraints.txt": CONSTRAINTS.encode(),
+    }
+
+
+def test_the_source_has_what_pbr_asks_of_one(world: World, tmp_path: Path) -> None:
+    agent = world.resolve()
+    (package,) = (package for package in agent.packages if package.name == "octavia-lib")
+    assert world.store.take_wheel(package.sha256, tmp_path / "source")
+    with tarfile.open(tmp_path / "source") as archive:
+        texts = {m.name: archive.extractfile(m).read().decode() for m in archive if m.isfile()}
+    top = "octavia-lib-18.0.1.dev1"
+    assert "\nName: octavia-lib\nVersion: 18.0.1.dev1\n" in texts[f"{top}/PKG-INFO"]
+    listed = texts[f"{top}/octavia_lib.egg-info/SOURCES.txt"].splitlines()
+    assert sorted(listed) == ["data/template.j2", "more", "requirements.txt", "setup.cfg", "setup.py"]
+    assert {f"{top}/{name}" for name in listed} < texts.keys()
+
+
+def test_the_next_build_asks_for_commits_and_constraints_only(world: World) -> None:
+    first = world.resolve()
+    world.server.seen.clear()
+    again = world.resolve()
+    assert world.server.seen == []
+    assert again == first
+    assert again.key == first.key
+    # A file that is gone from the cache, or damaged, is fetched again; a checkout too, which no index has.
+    for package in (again.packages[0], again.installed[-1]):
+        (world.store.wheels / package.sha256).write_bytes(b"x")
+        assert world.resolve().packages == first.packages
+    assert len(world.warnings) == 2
+
+
+def test_the_key_depends_on_commits_and_constraints(world: World) -> None:
+    keys = {world.resolve().key}
+    for project in ("octavia", "octavia-lib"):
+        world.commit(project, more="y")
+        keys.add(world.resolve().key)
+    world.server.files.pop("/files/one-2.0-py3-none-any.whl")
+    Path(world.environ["DIB_REPOLOCATION_upper_constraints"]).write_text(CONSTRAINTS + "three===3.0\n")
+    files = [*world.place.glob("cache/amphora-mkimage/locks/*")]
+    keys.add(world.resolve().key)
+    assert len(keys) == 3  # other constraints that choose the same are the same environment,
+    assert len([*world.place.glob("cache/amphora-mkimage/locks/*")]) == len(files) + 1  # but they are looked at
+
+
+def test_tags_and_commits(world: World) -> None:
+    tag = world.resolve("18.0.0")
+    assert tag.version == "18.0.0"
+    world.environ["DIB_REPOREF_octavia_lib"] = world.commits["octavia-lib"]
+    agent = world.resolve(world.commits["octavia"])
+    assert agent.facts["commits"]["octavia"]["commit"] == world.commits["octavia"]
+    assert agent.version == "18.0.1.dev1"
+
+
+# -- what does not exist -----------------------------------------------------------------------------------------------
+
+
+def test_a_branch_that_does_not_exist(world: World) -> None:
+    error = world.fails("unmaintained/2026.1")
+    assert error.what.startswith("octavia has no branch or tag unmaintained/2026.1")
+    assert BRANCH in error.remedy and "-g" in error.remedy
+
+
+def test_a_branch_that_octavia_lib_does_not_have(world: World) -> None:
+    commit(world.place / "octavia", {"x": "x"}, branch="mine")
+    error = world.fails("mine")
+    assert error.what.startswith("octavia-lib has no branch or tag mine")
+    assert "DIB_REPOREF_octavia_lib" in error.remedy
+    world.environ["DIB_REPOREF_octavia_lib"] = BRANCH
+    assert world.resolve("mine").facts["commits"]["octavia-lib"]["ref"] == BRANCH
+
+
+@pytest.mark.parametrize("project", ["octavia", "octavia-lib"])
+def test_a_repository_that_does_not_exist(world: World, project: str) -> None:
+    variable = f"DIB_REPOLOCATION_{'amphora_agent' if project == 'octavia' else 'octavia_lib'}"
+    world.environ[variable] = f"{world.server.url}/nothing"
+    error = world.fails()
+    assert error.what.startswith(f"cannot fetch {project} from {world.server.url}/nothing")
+    assert variable in error.remedy
+    assert error.tail
+
+
+def test_a_repository_of_something_else(world: World) -> None:
+    world.environ["DIB_REPOLOCATION_amphora_agent"] = world.environ["DIB_REPOLOCATION_octavia_lib"]
+    assert "is octavia-lib and not octavia" in world.fails().what
+
+
+def test_constraints_that_do_not_exist(world: World) -> None:
+    world.environ["DIB_REPOLOCATION_upper_constraints"] = f"{world.server.url}/gone/upper-constraints.txt"
+    error = world.fails()
+    assert error.what == f"the constraints {world.server.url}/gone/upper-constraints.txt do not exist"
+    assert "DIB_REPOLOCATION_upper_constraints" in error.remedy and "ended" in error.remedy
+
+
+@pytest.mark.parametrize("text", ["<!DOCTYPE html>\n<title>Log in</title>\n", "", "\n# nothing\n"])
+def test_constraints_that_are_none(world: World, text: str) -> None:
+    world.server.files["/constraints"] = text.encode()
+    world.environ["DIB_REPOLOCATION_upper_constraints"] = f"{world.server.url}/constraints"
+    assert "is no file of constraints" in world.fails().what
+
+
+def test_constraints_by_url(world: World) -> None:
+    first = world.resolve()
+    world.server.files["/constraints"] = CONSTRAINTS.encode()
+    world.environ["DIB_REPOLOCATION_upper_constraints"] = f"{world.server.url}/constraints?token=sesame"
+    agent = world.resolve()
+    assert agent.packages == first.packages
+    assert "sesame" not in str(agent.facts)
+
+
+# -- what cannot be had ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("/files/two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl", Fault(cut=10)),
+        ("/files/pyroute2-0.9-py3-none-any.whl", Fault(statuses=[503] * 9)),
+        ("/files/WSME-0.12.tar.gz", Fault(cut=10)),
+        ("/simple/three/", Fault(statuses=[404] * 9)),
+        ("/simple/pbr/", Fault(cut=10, headers={"Content-Type": "text/html"})),
+    ],
+)
+def test_an_index_that_breaks_off(world: World, path: str, fault: Fault) -> None:
+    world.server.faults[path] = fault
+    error = world.fails()
+    assert error.what.startswith("cannot fetch the amphora agent's packages: ")
+    assert error.tail
+
+
+def test_an_index_that_does_not_answer_is_not_asked_for_everything(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    world.fails()
+    assert world.log.getvalue().count(b"pip download") <= 2
+
+
+def test_an_index_that_serves_another_content(world: World) -> None:
+    world.server.files["/files/three-3.0-py3-none-any.whl"] += b"x"
+    assert "HASHES" in "\n".join(world.fails().tail).upper()
+
+
+def test_what_needs_a_compiler_is_refused_by_name(world: World) -> None:
+    file = "native-1.1.tar.gz"
+    add(world.server, file, source(file, "", {"native.c": "int x;"}))
+    constraints = Path(world.environ["DIB_REPOLOCATION_upper_constraints"])
+    constraints.write_text(CONSTRAINTS.replace("native===1.0", "native===1.1"))
+    error = world.fails()
+    assert error.what == "native 1.1 has no wheel for Python 3.13 on amd64, and needs a compiler (native.c)"
+    assert "-d" in error.remedy
+
+
+def test_a_source_of_python_only_will_do(world: World) -> None:
+    for file in ("native-1.1.tar.gz", "three-3.1.zip"):
+        texts = {
+            f"{file.partition('-')[0]}.egg-info/requires.txt": "two\n\n[x]\nnot-there\n\n[:python_version<'3']\nold\n"
+        }
+        add(world.server, file, source(file, SETUP_PY.format(str(world.ran)), texts))
+    constraints = Path(world.environ["DIB_REPOLOCATION_upper_constraints"])
+    constraints.write_text(CONSTRAINTS.replace("native===1.0", "native===1.1") + "three===3.1\n")
+    assert {p.file for p in world.resolve().packages} > {"native-1.1.tar.gz", "three-3.1.zip"}
+    assert not world.ran.exists()
+
+
+def test_a_module_that_only_the_distribution_has(world: World) -> None:
+    """netifaces never got wheels for today's Python; octavia needs it until 2024.1."""
+    file = "netifaces-0.11.0.tar.gz"
+    add(world.server, file, source(file, "", {"netifaces.c": "int x;"}))
+    world.commit("octavia", requirements_txt=f"{OCTAVIA}netifaces\n")
+    assert "netifaces 0.11.0 has no wheel" in world.fails(debian=False).what
+    agent = world.resolve()
+    assert agent.modules == ("netifaces",)
+    assert "netifaces" not in {package.name for package in agent.packages}
+    assert world.resolve() == agent
+    assert agent.facts["modules_of_the_distribution"] == ["netifaces"]
+
+
+def test_versions_that_contradict_each_other(world: World) -> None:
+    world.commit("octavia-lib", requirements_txt="one>=2\n")
+    assert world.fails().what == "octavia-lib wants one>=2, and there is 1.5"
+
+
+def test_an_octavia_lib_that_is_too_old(world: World) -> None:
+    world.commit("octavia", requirements_txt=OCTAVIA.replace("octavia-lib>=3.0", "octavia-lib>=19"))
+    assert world.fails().what == "octavia wants octavia-lib>=19, and there is 18.0.1.dev1"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"setup_cfg": SETUP_CFG.format("octavia").replace(">=3.9", ">=3.14")},
+        {"pyproject_toml": "[project]\nname = 'octavia'\nrequires-python = '>=3.14'\n", "setup_cfg": ""},
+        {"setup_cfg": "[metadata]\nname = octavia\n[options]\npython_requires = !=3.13.*\n"},
+    ],
+)
+def test_a_branch_for_another_python(world: World, files: dict[str, str]) -> None:
+    world.commit("octavia", **files)
+    error = world.fails()
+    assert error.what.startswith(f"octavia {BRANCH} is for Python ")
+    assert error.what.endswith("and the image has 3.13")
+    assert not world.server.seen  # before anything is fetched
+
+
+def test_dependencies_in_pyproject(world: World) -> None:
+    text = "[build-system]\nrequires = ['builder']\n[project]\nname = 'octavia'\ndependencies = ['three']\n"
+    world.commit("octavia", pyproject_toml=text, setup_cfg="[metadata]\nname = other\n")
+    content = wheel("builder-1-py3-none-any.whl")
+    add(world.server, "builder-1-py3-none-any.whl", content)
+    names = {package.name for package in world.resolve().installed}
+    assert names > {"three", "builder"}
+    assert not names & {"native", "wsme"}
+
+
+# -- git over HTTP -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosted(world: World) -> World:
+    """The same, with octavia's repository on a server."""
+    url = serve_repository(world.server, world.place / "octavia", "/octavia")
+    world.environ["DIB_REPOLOCATION_amphora_agent"] = url
+    return world
+
+
+def test_a_repository_by_url(hosted: World) -> None:
+    assert hosted.resolve().facts["commits"]["octavia"]["commit"] == hosted.commits["octavia"]
+
+
+def cut_objects(world: World) -> None:
+    for path in world.server.files:
+        if path.startswith("/octavia/objects/") and "info" not in path:
+            world.server.faults[path] = Fault(cut=10)
+
+
+def lose_objects(world: World) -> None:
+    for path in [*world.server.files]:
+        if path.startswith("/octavia/objects/"):
+            del world.server.files[path]
+
+
+@pytest.mark.parametrize("damage", [cut_objects, lose_objects])
+def test_a_repository_that_breaks_off(hosted: World, damage: Callable[[World], None]) -> None:
+    damage(hosted)
+    error = hosted.fails()
+    assert error.what.startswith("cannot fetch octavia from ")
+
+
+def test_a_repository_with_a_login(hosted: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = make_certificate(tmp_path / "server.pem")
+    with running(certificate) as server:
+        server.files = {path: text for path, text in hosted.server.files.items() if path.startswith("/octavia/")}
+        challenge = {"WWW-Authenticate": 'Basic realm="x"'}
+        server.faults = {path: Fault(login="Basic dXNlcjpzZXNhbWU=", headers=challenge) for path in server.files}
+        url = server.url.replace("//", "//user:sesame@") + "/octavia"
+        hosted.environ["DIB_REPOLOCATION_amphora_agent"] = url
+        monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+        agent = hosted.resolve()
+        assert agent.facts["commits"]["octavia"]["repository"] == f"{server.url}/octavia"
+        assert b"sesame" not in hosted.log.getvalue()
+        server.faults = {path: Fault(login="another", headers=challenge) for path in server.files}
+        hosted.environ["DIB_REPOLOCATION_amphora_agent"] = url.replace("/octavia", "/octavia/")
+        for path in hosted.place.glob("cache/amphora-mkimage/locks/*"):
+            path.unlink()
+        error = hosted.fails()
+        assert "sesame" not in "\n".join((error.what, error.remedy, *error.tail, hosted.log.getvalue().decode()))
+
+
+def test_a_password_goes_to_no_other_host(hosted: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a server redirects, git asks again, and is not answered."""
+    with running() as other:
+        paths = [path for path in hosted.server.files if path.startswith("/octavia/")]
+        for path in paths:
+            hosted.server.faults[path] = Fault(location=f"{other.url}{path}")
+            other.files[path] = hosted.server.files[path]
+            other.faults[path] = Fault(login="nothing", headers={"WWW-Authenticate": 'Basic realm="x"'})
+        hosted.environ["DIB_REPOLOCATION_amphora_agent"] = (
+            hosted.server.url.replace("//", "//user:sesame@") + "/octavia"
+        )
+        hosted.fails()
+        assert other.seen
+        assert not [seen for seen in other.seen if "authorization" in seen.headers]
+
+
+@pytest.mark.parametrize(
+    ("described", "version"),
+    [
+        ("19.0.0-0-gabc", "19.0.0"),
+        ("19.0.0-12-gabc", "19.0.1.dev12"),
+        ("19.0.0.0rc1-3-gabc", "19.0.0.0rc2.dev3"),
+        ("19.0.0.0b1-0-gabc", "19.0.0.0b1"),
+        ("2.1-4-gabc", "2.1.1.dev4"),
+        ("", "0.0.0"),
+        ("v-x-1-gabc", "0.0.0"),
+    ],
+)
+def test_versions(described: str, version: str) -> None:
+    assert git.version(described) == version
+
+
+def test_the_lock_has_the_installer_for_every_python() -> None:
+    assert len([package for package in lock.read() if package.name == lock.INSTALLER]) == 1
