@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
 import http.client
 import io
 import json
 import re
+import socket
 import ssl
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,23 +113,29 @@ def get(identity: agent.Identity, path: str, *, known: bool = True) -> dict:
     return {"status": answer.status, **json.loads(answer.read())}
 
 
+@contextlib.contextmanager
+def started(built, root: Path) -> Iterator[NamespaceGuest]:
+    """The tar unpacked, with a loopback and no other network; inside :func:`userns.run`."""
+    root.mkdir()
+    userns.mount("tmpfs", root, "tmpfs", 0, "mode=755")
+    subprocess.run(["tar", "-xf", built.tar, "-C", root, "--numeric-owner"], check=True)
+    userns.without_network()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    guest = NamespaceGuest(root, Console(io.StringIO()))
+    with guest.mounted():
+        yield guest
+
+
 def test_the_agent_of_the_tar_answers_those_whom_it_knows(built, tmp_path: Path) -> None:
     """The tar as a root file system with namespaces of its own, and the agent in it as its unit would start it."""
     (tmp_path / "identity").mkdir()
-    (tmp_path / "root").mkdir()
     identity = agent.make_identity(tmp_path / "identity", Console(io.StringIO()))
 
     def work() -> dict[str, dict]:
-        root = tmp_path / "root"
-        userns.mount("tmpfs", root, "tmpfs", 0, "mode=755")
-        subprocess.run(["tar", "-xf", built.tar, "-C", root, "--numeric-owner"], check=True)
-        userns.without_network()
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        guest = NamespaceGuest(root, Console(io.StringIO()))
-        for path, text in identity.files().items():
-            guest.write(path, text.encode())
-        with guest.mounted():
-            argv = ["chroot", root, "/usr/local/bin/amphora-agent", "--config-file", agent.CONFIG]
+        with started(built, tmp_path / "root") as guest:
+            for path, text in identity.files().items():
+                guest.write(path, text.encode())
+            argv = ["chroot", guest.root, "/usr/local/bin/amphora-agent", "--config-file", agent.CONFIG]
             child = subprocess.Popen(argv, env=GUEST_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 return ask(identity)
@@ -158,6 +168,61 @@ def ask(identity: agent.Identity) -> dict[str, dict]:
     except (OSError, http.client.HTTPException):
         found["stranger"] = {"refused": True}
     return found
+
+
+#: As Octavia's templates write it for a PING monitor; the last address is nobody's (RFC 5737).
+PING_MONITOR = """\
+global
+    user nobody
+    stats socket /run/stats mode 0666
+    external-check
+    insecure-fork-wanted
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+listen members
+    bind 127.0.0.1:8080
+    option external-check
+    external-check command /var/lib/octavia/ping-wrapper.sh
+    server four 127.0.0.1:9 check inter 500 rise 1 fall 1
+    server six [::1]:9 check inter 500 rise 1 fall 1
+    server nobody 192.0.2.1:9 check inter 500 rise 1 fall 1
+"""
+
+
+def test_a_ping_monitor_of_the_images_haproxy(built, tmp_path: Path) -> None:
+    """HAProxy gives the script an empty PATH and runs it as an ordinary user."""
+
+    def work() -> dict[str, str]:
+        with started(built, tmp_path / "root") as guest:
+            # All groups that this namespace has; of the system's own setting it has not all.
+            Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 65534")
+            guest.write("/run/haproxy.cfg", PING_MONITOR.encode())
+            files = ["-f", "/run/haproxy.cfg", "-f", "/var/lib/octavia/haproxy-default-user-group.conf"]
+            argv = ["chroot", guest.root, "/usr/sbin/haproxy", "-db", *files]
+            child = subprocess.Popen(argv, env=GUEST_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                return checked(guest.root / "run/stats")
+            finally:
+                child.kill()
+
+    assert userns.run(work) == {"four": "PROCOK", "six": "PROCOK", "nobody": "PROCERR"}
+
+
+def checked(place: Path) -> dict[str, str]:
+    """What HAProxy's checks say, as soon as each was done ("show stat", HAProxy management guide)."""
+    for _ in range(120):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(place))
+            client.sendall(b"show stat\n")
+            lines = b"".join(iter(lambda: client.recv(65536), b"")).decode().lstrip("# ").splitlines()
+            rows = [row for row in csv.DictReader(lines) if row["svname"] not in ("FRONTEND", "BACKEND")]
+            if rows and all(row["check_status"].startswith("PROC") for row in rows):
+                return {row["svname"]: row["check_status"] for row in rows}
+        time.sleep(0.5)
+    pytest.fail("HAProxy checks nothing")
 
 
 def test_an_index_that_does_not_answer(run_cli, tmp_path: Path) -> None:
