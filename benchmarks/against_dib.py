@@ -3,7 +3,7 @@
 Run it as root on an idle machine; it writes ``benchmarks/against_dib.md``, and what ``verify`` says of the image that
 diskimage-builder made to ``benchmarks/against_dib_verify.txt``. Ours always starts with an empty cache. Of
 diskimage-builder the first build starts with one, too, and the others with what it left. How it is run, and what had to
-be replaced on this host, stands in ``benchmarks/dib/run.py``.
+be replaced on this host, stands in ``benchmarks/dib/diskimage_builder.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "dib"))
 
-import run as dib  # noqa: E402 (beside its shims)
+import diskimage_builder as dib  # noqa: E402 (beside its shims)
 
 from amphora_mkimage import accelerator, plan, request, settings  # noqa: E402
 from amphora_mkimage.console import Console  # noqa: E402
@@ -134,10 +134,10 @@ def table(
 def shimmed(shims: list[str]) -> str:
     """Say openly what was replaced on this host."""
     if not shims:
-        return "\nNothing of the host was replaced; what differs from Octavia's CI stands in `benchmarks/dib/run.py`.\n"
+        return "\nNothing of the host was replaced; what differs from Octavia's CI stands in `benchmarks/dib/diskimage_builder.py`.\n"
     return (
         f"\nThis host has no sudo or no device mapper: `benchmarks/dib/shims/` replaced {', '.join(shims)}. What else\n"
-        "differs from Octavia's CI stands in `benchmarks/dib/run.py`.\n"
+        "differs from Octavia's CI stands in `benchmarks/dib/diskimage_builder.py`.\n"
     )
 
 
