@@ -133,11 +133,9 @@ def table(
 
 def shimmed(shims: list[str]) -> str:
     """Say openly what was replaced on this host."""
-    if not shims:
-        return "\nNothing of the host was replaced; what differs from Octavia's CI stands in `benchmarks/dib/diskimage_builder.py`.\n"
-    return (
-        f"\nThis host has no sudo or no device mapper: `benchmarks/dib/shims/` replaced {', '.join(shims)}. What else\n"
-        "differs from Octavia's CI stands in `benchmarks/dib/diskimage_builder.py`.\n"
+    replaced = f"this host has no sudo or no device mapper: `dib/shims/` replaced {', '.join(shims)}" if shims else ""
+    return f"\n{replaced or 'no tool of the host was replaced'}.\n".capitalize() + (
+        "What else differs from Octavia's CI stands in `dib/diskimage_builder.py`.\n"
     )
 
 
