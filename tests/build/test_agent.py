@@ -61,6 +61,35 @@ def test_its_commands_and_units(members) -> None:
         assert f"etc/systemd/system/{target}.wants/{unit}" in wants
 
 
+#: Files that Octavia's controller, the agent, HAProxy, rsyslog, dhclient or cloud-init find by their path.
+CONTRACT = {
+    "etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg": 0o644,
+    "etc/cloud/cloud.cfg.d/93-dib-cloud-init-disable-datasource-network-activation.cfg": 0o644,
+    "etc/dhcp/dhclient-enter-hooks.d/noresolvconf": 0o755,
+    "etc/dhcp/dhclient-enter-hooks.d/rebind-sshd": 0o755,
+    "etc/logrotate.d/amphora-agent": 0o644,
+    "etc/octavia": 0o755,
+    "etc/octavia/certs": 0o755,
+    "etc/rsyslog.d/49-haproxy.conf": 0o644,
+    "etc/rsyslog.d/55-octavia-socket.conf": 0o644,
+    "etc/sysctl.d/net.netfilter.nf_conntrack_tcp_timeout_fin_wait.conf": 0o644,
+    "usr/lib/systemd/system/amphora-agent.service": 0o644,
+    "usr/lib/systemd/system/certs-ramfs.service": 0o644,
+    "usr/lib/systemd/system/prometheus-proxy.service": 0o644,
+    "usr/local/bin/certfs-ramfs": 0o755,
+    "usr/local/bin/lvs-masquerade.sh": 0o755,
+    "var/lib/haproxy": 0o755,
+    "var/lib/octavia": 0o755,
+    "var/lib/octavia/haproxy-default-user-group.conf": 0o644,
+    "var/lib/octavia/ping-wrapper.sh": 0o755,
+}
+
+
+def test_what_octavia_finds_by_its_path(members) -> None:
+    assert {path: members[path].mode for path in CONTRACT} == CONTRACT
+    assert members["usr/local/bin/udp-masquerade.sh"].linkname == "lvs-masquerade.sh"
+
+
 def test_no_tests_no_installer_no_compiler_and_byte_code_of_what_is_imported_only(members) -> None:
     inside = [name.removeprefix(f"{VENV}/") for name in members if name.startswith(f"{VENV}/")]
     assert not [name for name in inside if "/tests/" in name or name.startswith("include/")]
