@@ -60,8 +60,13 @@ def ping_wrapper(subject: Subject) -> Iterator[Finding]:
     problem = scripts.problem(subject, _PING_WRAPPER)
     if problem:
         yield fail(f"{_PING_WRAPPER} {problem}: PING health monitors find every member down", "its mode must be 0755")
-    if "ping6" in subject.tree.text(_PING_WRAPPER) and not subject.program("ping6"):
+    lines = subject.lines(_PING_WRAPPER)
+    if any("ping6" in line for line in lines) and not subject.program("ping6"):
         yield fail(f"{_PING_WRAPPER} calls ping6, which is not there")
+    # Octavia sets no external-check path, and the default is empty (HAProxy configuration manual).
+    bare = any(re.search(r"(?<![/\w.-])ping6?\s+-", line) for line in lines)
+    if bare and not any(re.match(r"(?:export\s+)?PATH=", line) for line in lines):
+        yield fail(f"{_PING_WRAPPER} calls ping without a path, and HAProxy gives it an empty PATH")
 
 
 def resolver(subject: Subject) -> Iterator[Finding]:

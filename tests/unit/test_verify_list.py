@@ -107,6 +107,9 @@ CLAUSES: list[Clause] = [
     *(("5", check, FAIL, f"{path} has mode 0700", chmod(path, 0o700)) for path, check in SCRIPTS.items()),
     *(("5", check, FAIL, f"{path} names an interpreter", write(path, "#!/bin/zsh\n", 0o755))
         for path, check in SCRIPTS.items()),
+    *(("5", "configuration.ping-wrapper", FAIL, "an empty PATH",
+        write("/var/lib/octavia/ping-wrapper.sh", f"#!/bin/sh\n{call}ping -c 1 x\n", 0o755))
+        for call in ("", "exec ")),
     ("5", "configuration.haproxy-group", FAIL, "does not exist",
         remove("/var/lib/octavia/haproxy-default-user-group.conf")),
     ("5", "configuration.haproxy-group", FAIL, "global section",

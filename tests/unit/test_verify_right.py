@@ -44,6 +44,8 @@ RIGHT: list[tuple[str, Spoil]] = [
     ("agent.unit-directory", append("/etc/fstab", "LABEL=data /usr/share ext4 ro 0 2\n")),
     ("agent.commands", both(
         write("/usr/local/bin/amphora-agent", "#!/usr/bin/env python3\n", 0o755), write("/usr/bin/env", "", 0o755))),
+    *(("configuration.ping-wrapper", write("/var/lib/octavia/ping-wrapper.sh", f"#!/bin/sh\n{text}\n", 0o755))
+        for text in ("PATH=/bin\nping -q x", "/usr/bin/ping -q x", "# ping -q x")),
     # A distribution's own agent: no environment, Debian's one directory for all versions.
     ("agent.imports", lambda tree: distribution_agent(tree, "/usr/lib/python3/dist-packages")),
     ("agent.imports", lambda tree: distribution_agent(tree, "/usr/lib64/python3.13/site-packages")),
