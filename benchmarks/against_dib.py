@@ -60,7 +60,7 @@ class Image:
 def ours(directory: Path, release: str) -> tuple[Path, float]:
     """Build the default qcow2 with an empty cache; the image, and seconds."""
     output, cache = directory / "ours", directory / "our-cache"
-    argv = [sys.executable, "-m", "amphora_mkimage", "-i", "debian-minimal", "-d", release]
+    argv = [sys.executable, "-m", "amphora_mkimage", "-i", "debian-minimal", "-d", release, "-s", "2"]
     begin = time.monotonic()
     subprocess.run([*argv, "-c", cache, "-w", directory, "-o", output], check=True, stderr=subprocess.DEVNULL)
     seconds = time.monotonic() - begin
