@@ -72,6 +72,7 @@ CONTRACT = {
     "etc/octavia/certs": 0o755,
     "etc/rsyslog.d/49-haproxy.conf": 0o644,
     "etc/rsyslog.d/55-octavia-socket.conf": 0o644,
+    "etc/sysctl.d/99-cloudimg-ipv6.conf": 0o644,
     "etc/sysctl.d/net.netfilter.nf_conntrack_tcp_timeout_fin_wait.conf": 0o644,
     "usr/lib/systemd/system/amphora-agent.service": 0o644,
     "usr/lib/systemd/system/certs-ramfs.service": 0o644,
