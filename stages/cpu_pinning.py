@@ -9,7 +9,9 @@ from __future__ import annotations
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages.family import is_redhat
-from amphora_mkimage.stages.install import install
+from amphora_mkimage.stages.install import FILES, install, put
+
+_PROFILE = {"tuned.conf": 0o644, "script.sh": 0o755}
 
 
 def applies(request: Request) -> bool:
@@ -23,6 +25,8 @@ def run(guest: Guest, request: Request) -> None:
         install(guest, "etc/default/grub.d/60-amphora-cpu-pinning.cfg")
     for name, mode in (("active_profile", 0o644), ("profile_mode", 0o644)):
         install(guest, f"etc/tuned/{name}", mode)
-    install(guest, "etc/tuned/amphora/tuned.conf")
-    install(guest, "etc/tuned/amphora/script.sh", 0o755)
+    # Since version 2.23 tuned looks for an administrator's profiles in a directory below, and nowhere else.
+    place = "/etc/tuned/profiles" if guest.is_dir("/etc/tuned/profiles") else "/etc/tuned"
+    for name, mode in _PROFILE.items():
+        put(guest, f"{place}/amphora/{name}", (FILES / f"etc/tuned/amphora/{name}").read_bytes(), mode)
     guest.command(["systemctl", "enable", "tuned.service"])

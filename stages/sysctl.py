@@ -11,7 +11,7 @@ import tomllib
 
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
-from amphora_mkimage.stages.install import FILES, put
+from amphora_mkimage.stages.install import FILES, install, put
 
 
 def applies(request: Request) -> bool:
@@ -29,3 +29,4 @@ def run(guest: Guest, request: Request) -> None:
     """Write the files."""
     for key, value in settings().items():
         put(guest, f"/etc/sysctl.d/{key}.conf", f"{key} = {value}\n".encode())
+    install(guest, "etc/sysctl.d/99-cloudimg-ipv6.conf")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from amphora_mkimage.verify.result import Check, Finding, Result, fail, info, not_applicable, passed, some, warn
+from amphora_mkimage.verify import agent_python, fstab, scripts
+from amphora_mkimage.verify.result import Check, Finding, Result, fail, info, not_applicable, passed, some
 from amphora_mkimage.verify.subject import Subject
 
 _COMMANDS = (
@@ -19,9 +20,15 @@ _COMMANDS = (
     "amphora-health-checker",
     "prometheus-proxy",
 )
-_IMPORTS = ("octavia", "pyroute2", "flask", "gunicorn")
 _UNITS = ("amphora-agent.service", "prometheus-proxy.service", "certs-ramfs.service")
 _MASQUERADE = "/usr/local/bin/lvs-masquerade.sh"
+_CERTFS = "/usr/local/bin/certfs-ramfs"
+#: Where the agent writes the units of load balancers (octavia/common/config.py and amphora.md 3.3).
+_UNIT_DIRECTORY = "/usr/lib/systemd/system"
+_NEVER_WRITTEN = ("cramfs", "erofs", "iso9660", "squashfs")
+_RSYSLOG = "/etc/rsyslog.conf"
+_PROFILE = "/etc/apparmor.d/usr.sbin.rsyslogd"
+_SOCKET = "/run/rsyslog/octavia/log"
 
 
 def _agent_part(function: Callable[[Subject], Iterator[Finding]]) -> Callable[[Subject], Iterator[Finding]]:
@@ -40,59 +47,83 @@ def _agent_part(function: Callable[[Subject], Iterator[Finding]]) -> Callable[[S
 @_agent_part
 def commands(subject: Subject) -> Iterator[Finding]:
     """Look for the agent's programs."""
-    missing = [name for name in _COMMANDS if not subject.program(name)]
+    found = {name: subject.program(name) for name in _COMMANDS}
+    missing = [name for name, path in found.items() if path is None]
     if missing:
         yield fail(f"not in a service's PATH: {some(missing)}")
-
-
-@_agent_part
-def imports(subject: Subject) -> Iterator[Finding]:
-    """Look for what the agent imports, beside the interpreter that its first line names."""
-    path = subject.program("amphora-agent")
-    if path is None:
-        yield fail("there is no amphora-agent")
-        return
-    first = subject.tree.read(path, size=256).partition(b"\n")[0].decode(errors="replace")
-    match = re.match(r"#!\s*(/\S+)", first)
-    if not match or not subject.tree.is_executable(match[1]):
-        yield fail(f"{path} has no usable interpreter ({first[:80]!r})")
-        return
-    prefix = match[1].rpartition("/bin/")[0] or "/usr"
-    directories = [f"{prefix}/lib/{name}/site-packages" for name in subject.tree.listdir(f"{prefix}/lib", "python3*")]
-    directories += [f"{prefix}/lib/python3/dist-packages", f"{prefix}/lib64/python3/site-packages"]
-    for module in _IMPORTS:
-        if not any(subject.tree.is_directory(f"{directory}/{module}") for directory in directories):
-            yield fail(f"the agent's Python has no {module}: it does not start", f"install it under {prefix}")
+    for path in found.values():
+        problem = scripts.problem(subject, path) if path else ""
+        if problem:
+            yield fail(f"{path} {problem}")
 
 
 @_agent_part
 def masquerade(subject: Subject) -> Iterator[Finding]:
     """Look for the script whose path the agent has hard-coded."""
-    if not subject.tree.is_executable(_MASQUERADE):
-        yield fail(f"there is no executable {_MASQUERADE}: plugging a VIP fails")
+    problem = scripts.problem(subject, _MASQUERADE)
+    if problem:
+        yield fail(f"{_MASQUERADE} {problem}: plugging a VIP fails")
 
 
 @_agent_part
 def units(subject: Subject) -> Iterator[Finding]:
-    """Check the agent's units."""
+    """Check the agent's units, and that what they start is there."""
     for unit in _UNITS:
         if not subject.has_unit(unit):
             yield fail(f"there is no {unit}")
+        elif subject.is_masked(unit):
+            yield fail(f"{unit} is masked", f"systemctl unmask {unit}")
         elif unit not in subject.enabled_units:
-            yield fail(f"{unit} is not enabled")
-    if not subject.tree.is_executable("/usr/local/bin/certfs-ramfs"):
-        yield fail("there is no executable /usr/local/bin/certfs-ramfs: certs-ramfs.service fails")
+            yield fail(f"{unit} is not enabled", f"systemctl enable {unit}")
+        for program in subject.started_by(unit):
+            if not subject.tree.is_executable(program):
+                yield fail(f"{unit} starts {program}, which is not there or not executable")
+    problem = scripts.problem(subject, _CERTFS)
+    if problem:
+        yield fail(f"{_CERTFS} {problem}: certs-ramfs.service fails, and the agent with it")
+
+
+@_agent_part
+def unit_directory(subject: Subject) -> Iterator[Finding]:
+    """Check that the agent can write the units of load balancers, which it does where the distribution's are."""
+    found = subject.tree.resolve(_UNIT_DIRECTORY)
+    if found is None or not found[1].is_directory:
+        yield fail(f"{_UNIT_DIRECTORY} is no directory: no load balancer can be started")
+    for entry in fstab.parse_fstab(subject.tree.text("/etc/fstab")):
+        above = f"{_UNIT_DIRECTORY}/".startswith(f"{entry.mountpoint.rstrip('/')}/")
+        if above and ("ro" in entry.options or entry.type in _NEVER_WRITTEN):
+            yield fail(f"fstab mounts {entry.mountpoint} read-only: the agent cannot write units to {_UNIT_DIRECTORY}")
+    for boot in subject.boot_entries[:1]:
+        if boot.option("ostree") or boot.option("systemd.volatile") in ("yes", "state"):
+            yield fail("the system's /usr is read-only (kernel command line): the agent cannot write units there")
 
 
 @_agent_part
 def log_socket(subject: Subject) -> Iterator[Finding]:
     """Check the socket through which HAProxy logs out of its network namespace."""
-    texts = [subject.tree.text(path) for path in subject.drop_ins("/etc/rsyslog.d", "*.conf")]
-    if not any("/run/rsyslog/octavia/log" in text for text in texts):
-        yield fail("rsyslog does not listen on /run/rsyslog/octavia/log (55-octavia-socket.conf)")
-    profile = "/etc/apparmor.d/usr.sbin.rsyslogd"
-    if subject.tree.is_file(profile) and not subject.tree.is_file("/etc/apparmor.d/rsyslog.d/octavia"):
-        yield warn("AppArmor's profile of rsyslog does not allow the agent's socket (rsyslog.d/octavia)")
+    main, files = subject.lines(_RSYSLOG), subject.drop_ins("/etc/rsyslog.d", "*.conf")
+    lines = [*main, *(line for path in files for line in subject.lines(path))]
+    if not any(_SOCKET in line for line in lines):
+        yield fail(f"rsyslog does not listen on {_SOCKET} (55-octavia-socket.conf)")
+    if not any("/etc/rsyslog.d/" in line for line in main):
+        yield fail(f"{_RSYSLOG} does not include /etc/rsyslog.d/*.conf: the agent's socket is not made")
+    if not any(re.search(r"(?:load=\"|\$ModLoad\s+)imuxsock", line, re.I) for line in lines):
+        yield fail("rsyslog does not load imuxsock: the agent's socket is not made")
+    yield from _apparmor(subject)
+
+
+def _apparmor(subject: Subject) -> Iterator[Finding]:
+    """Check that AppArmor lets rsyslog have the socket, and HAProxy reach it (https://bugs.launchpad.net/bugs/1373070)."""
+    profile = subject.tree.text(_PROFILE)
+    disabled = subject.tree.entry(f"{_PROFILE.replace('apparmor.d/', 'apparmor.d/disable/')}", follow=False)
+    head = re.search(r"^[^#\n]*/usr/sbin/rsyslogd\b[^{\n]*\{", profile, re.MULTILINE)
+    if disabled or head is None or not subject.program("apparmor_parser") or "complain" in head[0]:
+        return
+    rules = [profile, *(subject.tree.text(path) for path in subject.drop_ins("/etc/apparmor.d/rsyslog.d", "*"))]
+    if not any(_SOCKET in text for text in rules):
+        yield fail(f"AppArmor's profile of rsyslog does not allow {_SOCKET} (rsyslog.d/octavia)")
+    if "attach_disconnected" not in head[0]:
+        yield fail("AppArmor's profile of rsyslog has no attach_disconnected: HAProxy's messages are lost")
 
 
 @_agent_part
@@ -114,9 +145,10 @@ def source(subject: Subject) -> Iterator[Finding]:
 GROUP = "agent"
 CHECKS = (
     Check("agent.commands", GROUP, "the agent's programs", commands),
-    Check("agent.imports", GROUP, "what the agent imports", imports),
+    Check("agent.imports", GROUP, "what the agent imports", _agent_part(agent_python.imports)),
     Check("agent.masquerade", GROUP, "script for masquerading", masquerade),
     Check("agent.units", GROUP, "the agent's units", units),
+    Check("agent.unit-directory", GROUP, "the agent can write units", unit_directory),
     Check("agent.log-socket", GROUP, "the agent's log socket", log_socket),
     Check("agent.directories", GROUP, "the agent's directories", directories),
     Check("agent.source", GROUP, "source of the agent", source),

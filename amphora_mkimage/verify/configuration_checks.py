@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from amphora_mkimage.verify import sysctl
-from amphora_mkimage.verify.result import Check, Finding, fail, info, passed, some, warn
+from amphora_mkimage.verify import scripts, sysctl
+from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import Subject
 
 _GROUP_CONFIG = "/var/lib/octavia/haproxy-default-user-group.conf"
 _PING_WRAPPER = "/var/lib/octavia/ping-wrapper.sh"
+_TUNED = "/etc/tuned"
 
 
 def kernel_settings(subject: Subject) -> Iterator[Finding]:
@@ -56,10 +57,16 @@ def haproxy_group(subject: Subject) -> Iterator[Finding]:
 
 def ping_wrapper(subject: Subject) -> Iterator[Finding]:
     """Check the script of the PING health monitor."""
-    if not subject.tree.is_file(_PING_WRAPPER):
-        yield fail(f"{_PING_WRAPPER} does not exist: PING health monitors find every member down")
-    elif not subject.tree.is_executable(_PING_WRAPPER):
-        yield fail(f"{_PING_WRAPPER} is not executable", "its mode must be 0755")
+    problem = scripts.problem(subject, _PING_WRAPPER)
+    if problem:
+        yield fail(f"{_PING_WRAPPER} {problem}: PING health monitors find every member down", "its mode must be 0755")
+    lines = subject.lines(_PING_WRAPPER)
+    if any("ping6" in line for line in lines) and not subject.program("ping6"):
+        yield fail(f"{_PING_WRAPPER} calls ping6, which is not there")
+    # Octavia sets no external-check path, and the default is empty (HAProxy configuration manual).
+    bare = any(re.search(r"(?<![/\w.-])ping6?\s+-", line) for line in lines)
+    if bare and not any(re.match(r"(?:export\s+)?PATH=", line) for line in lines):
+        yield fail(f"{_PING_WRAPPER} calls ping without a path, and HAProxy gives it an empty PATH")
 
 
 def resolver(subject: Subject) -> Iterator[Finding]:
@@ -170,15 +177,41 @@ def root_account(subject: Subject) -> Iterator[Finding]:
 
 
 def cpu_pinning(subject: Subject) -> Iterator[Finding]:
-    """Check the name by which the controller knows that CPUs are pinned."""
-    active = subject.tree.text("/etc/tuned/active_profile")
-    if subject.expected.cpu_pinning:
-        if "amphora" not in active.split():
-            yield fail("/etc/tuned/active_profile does not have the word amphora: the controller pins nothing")
-        if not any(subject.tree.is_file(f"{d}/amphora/tuned.conf") for d in ("/etc/tuned", "/etc/tuned/profiles")):
-            yield fail("tuned has no profile amphora")
-    elif "amphora" in active.split():
-        yield info("built with CPU pinning (tuned profile amphora)")
+    """Check the name by which the controller knows that CPUs are pinned, and that tuned pins them."""
+    active = subject.tree.text(f"{_TUNED}/active_profile")
+    if not subject.expected.cpu_pinning:
+        if "amphora" in active.split():
+            yield info("built with CPU pinning (tuned profile amphora)")
+        return
+    if "amphora" not in active.split():
+        yield fail(f"{_TUNED}/active_profile does not have the word amphora: the controller pins nothing")
+    # Since version 2.23 tuned looks in directories of their own for profiles, and nowhere else.
+    place = f"{_TUNED}/profiles" if subject.tree.is_directory("/usr/lib/tuned/profiles") else _TUNED
+    profile = subject.tree.text(f"{place}/amphora/tuned.conf")
+    if not profile:
+        yield fail(f"tuned has no profile amphora in {place}")
+    elif "script=" in profile:
+        problem = scripts.problem(subject, f"{place}/amphora/script.sh")
+        if problem:
+            yield fail(f"{place}/amphora/script.sh {problem}")
+    if "tuned.service" not in subject.enabled_units:
+        yield fail("tuned.service is not enabled: no profile is applied")
+
+
+def selinux(subject: Subject) -> Iterator[Finding]:
+    """Check the mode, and that the first boot does not label every file."""
+    found = re.findall(r"^SELINUX=(\w+)", subject.tree.text("/etc/selinux/config"), re.MULTILINE)
+    mode = found[-1] if found else ""
+    if subject.family != "rpm" or not mode:
+        yield not_applicable("no SELinux")
+        return
+    if subject.expected.enforce_mac and mode != "enforcing":
+        yield fail(f"SELinux is {mode}, though it was to enforce")
+    elif mode == "enforcing" and not subject.expected.enforce_mac:
+        yield warn("SELinux enforces, which was not asked for: what its policy does not know of Octavia is denied")
+    if subject.tree.exists("/.autorelabel"):
+        yield warn("/.autorelabel exists: the first boot labels every file and restarts", "label them in the build")
+    yield passed(mode)
 
 
 GROUP = "configuration"
@@ -192,4 +225,5 @@ CHECKS = (
     Check("configuration.logging", GROUP, "logging", logging),
     Check("configuration.accounts", GROUP, "passwords", root_account),
     Check("configuration.cpu-pinning", GROUP, "CPU pinning", cpu_pinning),
+    Check("configuration.selinux", GROUP, "SELinux", selinux),
 )

@@ -42,6 +42,7 @@ class Expectations:
     ssh: bool | None = None
     root_password: str = "locked"  # noqa: S105 (no password)
     cpu_pinning: bool | None = None
+    enforce_mac: bool | None = None
     nftables: bool | None = None
     datasources: tuple[str, ...] = ("ConfigDrive",)
     agent: bool = True
@@ -105,6 +106,8 @@ def _expect(
         ssh=_value(settings, "ssh", bool),
         root_password=password if password in ("set", "any") else "locked",
         cpu_pinning=_value(settings, "cpu_pinning", bool),
+        # Where AppArmor is, it always enforces; the word is about SELinux.
+        enforce_mac=_enforces(settings),
         nftables=_value(settings, "nftables", bool),
         datasources=tuple(str(s) for s in sources) if isinstance(sources, list) and sources else ("ConfigDrive",),
         agent=bool(document.get("agent", True)),
@@ -120,6 +123,11 @@ def _dict(document: dict[str, Any], key: str) -> dict[str, Any]:
 def _value(table: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
     value = table.get(key)
     return value if isinstance(value, kind) else None
+
+
+def _enforces(settings: dict[str, Any]) -> bool | None:
+    mode = _value(settings, "mandatory_access_control", str)
+    return None if mode is None else mode == "enforcing"
 
 
 def _packages(entries: object) -> dict[str, str] | None:

@@ -58,6 +58,12 @@ _WANTED = {
     },
 }
 _KERNELS = {"debian": r"linux-image-\d", "rpm": r"kernel(-core|-64k-core)?$"}
+_SOURCES = "/etc/apt/sources.list"
+#: Options of one repository (sources.list(5)), in either format, and of apt as a whole (apt-secure(8)).
+_TRUSTED = r"(?:^deb(?:-src)?\s+\[[^]]*|^)(?:trusted|allow-insecure|allow-weak)\s*[:=]\s*yes\b"
+_UNCHECKED_APT = (
+    r"^[^/#\n]*(?:AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories)\s*\"?(?:true|yes|1|on)\b"
+)
 _NO_LIST = "there is no list of packages"
 _BUILD_TOOLS = r"(?:gcc|g\+\+|gcc-c\+\+|cpp|make|git|automake|build-essential)(?:-\d+)?|.*-dev(?:el)?"
 
@@ -79,6 +85,8 @@ _PROGRAMS = (
     "umount",
     "ping",
 )
+#: With what the agent asks for versions.
+_QUERIES = {"debian": "dpkg-query", "rpm": "rpm"}
 
 
 def distribution(subject: Subject) -> Iterator[Finding]:
@@ -162,7 +170,8 @@ def manifest(subject: Subject) -> Iterator[Finding]:
 
 def programs(subject: Subject) -> Iterator[Finding]:
     """Look for the programs that the agent and its units call."""
-    missing = [name for name in _PROGRAMS if not _has_program(subject, name)]
+    query = _QUERIES.get(subject.family)
+    missing = [name for name in (*_PROGRAMS, *filter(None, [query])) if not _has_program(subject, name)]
     if missing:
         yield fail(f"not there, or not executable: {some(missing, len(missing))}")
     if not subject.program("nft"):
@@ -203,6 +212,45 @@ def unwanted(subject: Subject) -> Iterator[Finding]:
         yield warn(f"build tools are left: {some(tools)}", "remove them: larger image, easier attacks")
 
 
+def repositories(subject: Subject) -> Iterator[Finding]:
+    """Report repositories whose packages nobody signed; an operator who installs something gets whatever is sent."""
+    tree = subject.tree
+    for path in [
+        _SOURCES,
+        *subject.drop_ins(f"{_SOURCES}.d", "*.list"),
+        *subject.drop_ins(f"{_SOURCES}.d", "*.sources"),
+    ]:
+        if re.search(_TRUSTED, "\n".join(subject.lines(path)), re.MULTILINE | re.IGNORECASE):
+            yield warn(f"{path} has a repository whose signature is not checked", "name its key (Signed-By)")
+    for path in ["/etc/apt/apt.conf", *subject.drop_ins("/etc/apt/apt.conf.d", "*")]:
+        if re.search(_UNCHECKED_APT, tree.text(path), re.MULTILINE | re.IGNORECASE):
+            yield warn(f"{path} lets apt take packages without a signature", "remove it")
+    for path in ["/etc/dnf/dnf.conf", "/etc/yum.conf", *subject.drop_ins("/etc/yum.repos.d", "*.repo")]:
+        unsigned = [name for name, section in _sections(subject.lines(path)).items() if _unsigned(name, section)]
+        if unsigned:
+            yield warn(f"{path} does not check packages of {some(unsigned)}", "set gpgcheck=1, and name the key")
+
+
+def _sections(lines: list[str]) -> dict[str, dict[str, str]]:
+    """Read an INI file; a stranger's, so that nothing of it is an error."""
+    sections: dict[str, dict[str, str]] = {}
+    current: dict[str, str] = {}
+    for line in lines:
+        if line.startswith("["):
+            current = sections.setdefault(line.strip("[]"), {})
+        key, separator, value = line.partition("=")
+        if separator:
+            current[key.strip().lower()] = value.strip().lower()
+    return sections
+
+
+def _unsigned(name: str, section: dict[str, str]) -> bool:
+    """Tell whether a repository that is switched on, or [main], switches the check off."""
+    off = ("0", "false", "no", "off")
+    on = name == "main" or section.get("enabled", "1") not in off
+    return on and section.get("gpgcheck", section.get("pkg_gpgcheck", "1")) in off
+
+
 GROUP = "packages"
 CHECKS = (
     Check("packages.distribution", GROUP, "a distribution that the agent knows", distribution),
@@ -213,4 +261,5 @@ CHECKS = (
     Check("packages.programs", GROUP, "programs that the agent calls", programs),
     Check("packages.haproxy", GROUP, "HAProxy new enough", haproxy_version),
     Check("packages.unwanted", GROUP, "nothing that does not belong", unwanted),
+    Check("packages.repositories", GROUP, "repositories are signed", repositories),
 )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
+import re
 from collections.abc import Iterator
 
 from amphora_mkimage.verify.result import Check, Finding, fail, info, passed, warn
 from amphora_mkimage.verify.subject import Subject
 
-_CLOUD_INIT = ("cloud-init-local.service", "cloud-config.service", "cloud-final.service")
+_CLOUD_INIT_MAIN = "cloud-init-main.service"  # one process for all stages since cloud-init 24.3
+_CLOUD_INIT = (_CLOUD_INIT_MAIN, "cloud-init-local.service", "cloud-config.service", "cloud-final.service")
+_GENERATORS = ("/usr/lib/systemd/system-generators", "/lib/systemd/system-generators")
+_IDENTIFY = "/etc/cloud/ds-identify.cfg"
 _CLOUD_INIT_NETWORK = ("cloud-init.service", "cloud-init-network.service")  # renamed in cloud-init 24.3
 _SSH = ("ssh.service", "ssh.socket", "sshd.service", "sshd.socket")
 _PRESETS = ("/etc/systemd/system-preset", "/usr/lib/systemd/system-preset", "/lib/systemd/system-preset")
@@ -49,9 +53,14 @@ def cloud_init(subject: Subject) -> Iterator[Finding]:
         return
     if subject.tree.exists("/etc/cloud/cloud-init.disabled"):
         yield fail("/etc/cloud/cloud-init.disabled exists", "remove it")
+    if re.search(r"^policy:\s*disabled", subject.tree.text(_IDENTIFY), re.MULTILINE):
+        yield fail(f"{_IDENTIFY} disables it", "remove the policy")
     enabled = subject.enabled_units
+    generated = any(subject.tree.is_executable(f"{directory}/cloud-init-generator") for directory in _GENERATORS)
+    if not generated and "cloud-init.target" not in enabled:
+        yield fail("nothing starts cloud-init.target: there is no generator, and it is not enabled")
     for unit in _CLOUD_INIT:
-        if unit not in enabled:
+        if unit not in enabled and (unit != _CLOUD_INIT_MAIN or subject.has_unit(unit)):
             yield fail(f"{unit} is not enabled", f"systemctl enable {unit}")
     if not enabled.intersection(_CLOUD_INIT_NETWORK):
         yield fail("cloud-init's network stage is not enabled", f"systemctl enable {' or '.join(_CLOUD_INIT_NETWORK)}")

@@ -169,6 +169,12 @@ class Subject:
         """Tell whether a unit file is there."""
         return any(self.tree.is_file(f"{directory}/{unit}") for directory in _UNIT_DIRECTORIES)
 
+    def started_by(self, unit: str) -> list[str]:
+        """Give the programs by absolute path that a unit's ExecStart= lines start, drop-ins left out."""
+        path = next((f"{d}/{unit}" for d in _UNIT_DIRECTORIES if self.tree.is_file(f"{d}/{unit}")), "")
+        lines = self.lines(path) if path else []
+        return [match[1] for line in lines if (match := re.match(r"ExecStart\s*=\s*[-@:+!|]*(/\S+)", line))]
+
     # --- what is booted ------------------------------------------------------------------------------------------
 
     @cached_property

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import hashlib
 import http.client
 import io
 import json
 import re
+import socket
 import ssl
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,36 @@ def test_its_commands_and_units(members) -> None:
         ("amphora-agent.service", "certs-ramfs.service"),
     ):
         assert f"etc/systemd/system/{target}.wants/{unit}" in wants
+
+
+#: Files that Octavia's controller, the agent, HAProxy, rsyslog, dhclient or cloud-init find by their path.
+CONTRACT = {
+    "etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg": 0o644,
+    "etc/cloud/cloud.cfg.d/93-dib-cloud-init-disable-datasource-network-activation.cfg": 0o644,
+    "etc/dhcp/dhclient-enter-hooks.d/noresolvconf": 0o755,
+    "etc/dhcp/dhclient-enter-hooks.d/rebind-sshd": 0o755,
+    "etc/logrotate.d/amphora-agent": 0o644,
+    "etc/octavia": 0o755,
+    "etc/octavia/certs": 0o755,
+    "etc/rsyslog.d/49-haproxy.conf": 0o644,
+    "etc/rsyslog.d/55-octavia-socket.conf": 0o644,
+    "etc/sysctl.d/99-cloudimg-ipv6.conf": 0o644,
+    "etc/sysctl.d/net.netfilter.nf_conntrack_tcp_timeout_fin_wait.conf": 0o644,
+    "usr/lib/systemd/system/amphora-agent.service": 0o644,
+    "usr/lib/systemd/system/certs-ramfs.service": 0o644,
+    "usr/lib/systemd/system/prometheus-proxy.service": 0o644,
+    "usr/local/bin/certfs-ramfs": 0o755,
+    "usr/local/bin/lvs-masquerade.sh": 0o755,
+    "var/lib/haproxy": 0o755,
+    "var/lib/octavia": 0o755,
+    "var/lib/octavia/haproxy-default-user-group.conf": 0o644,
+    "var/lib/octavia/ping-wrapper.sh": 0o755,
+}
+
+
+def test_what_octavia_finds_by_its_path(members) -> None:
+    assert {path: members[path].mode for path in CONTRACT} == CONTRACT
+    assert members["usr/local/bin/udp-masquerade.sh"].linkname == "lvs-masquerade.sh"
 
 
 def test_no_tests_no_installer_no_compiler_and_byte_code_of_what_is_imported_only(members) -> None:
@@ -109,23 +143,29 @@ def get(identity: agent.Identity, path: str, *, known: bool = True) -> dict:
     return {"status": answer.status, **json.loads(answer.read())}
 
 
+@contextlib.contextmanager
+def started(built, root: Path) -> Iterator[NamespaceGuest]:
+    """The tar unpacked, with a loopback and no other network; inside :func:`userns.run`."""
+    root.mkdir()
+    userns.mount("tmpfs", root, "tmpfs", 0, "mode=755")
+    subprocess.run(["tar", "-xf", built.tar, "-C", root, "--numeric-owner"], check=True)
+    userns.without_network()
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    guest = NamespaceGuest(root, Console(io.StringIO()))
+    with guest.mounted():
+        yield guest
+
+
 def test_the_agent_of_the_tar_answers_those_whom_it_knows(built, tmp_path: Path) -> None:
     """The tar as a root file system with namespaces of its own, and the agent in it as its unit would start it."""
     (tmp_path / "identity").mkdir()
-    (tmp_path / "root").mkdir()
     identity = agent.make_identity(tmp_path / "identity", Console(io.StringIO()))
 
     def work() -> dict[str, dict]:
-        root = tmp_path / "root"
-        userns.mount("tmpfs", root, "tmpfs", 0, "mode=755")
-        subprocess.run(["tar", "-xf", built.tar, "-C", root, "--numeric-owner"], check=True)
-        userns.without_network()
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        guest = NamespaceGuest(root, Console(io.StringIO()))
-        for path, text in identity.files().items():
-            guest.write(path, text.encode())
-        with guest.mounted():
-            argv = ["chroot", root, "/usr/local/bin/amphora-agent", "--config-file", agent.CONFIG]
+        with started(built, tmp_path / "root") as guest:
+            for path, text in identity.files().items():
+                guest.write(path, text.encode())
+            argv = ["chroot", guest.root, "/usr/local/bin/amphora-agent", "--config-file", agent.CONFIG]
             child = subprocess.Popen(argv, env=GUEST_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 return ask(identity)
@@ -158,6 +198,61 @@ def ask(identity: agent.Identity) -> dict[str, dict]:
     except (OSError, http.client.HTTPException):
         found["stranger"] = {"refused": True}
     return found
+
+
+#: As Octavia's templates write it for a PING monitor; the last address is nobody's (RFC 5737).
+PING_MONITOR = """\
+global
+    user nobody
+    stats socket /run/stats mode 0666
+    external-check
+    insecure-fork-wanted
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 1s
+    timeout server 1s
+listen members
+    bind 127.0.0.1:8080
+    option external-check
+    external-check command /var/lib/octavia/ping-wrapper.sh
+    server four 127.0.0.1:9 check inter 500 rise 1 fall 1
+    server six [::1]:9 check inter 500 rise 1 fall 1
+    server nobody 192.0.2.1:9 check inter 500 rise 1 fall 1
+"""
+
+
+def test_a_ping_monitor_of_the_images_haproxy(built, tmp_path: Path) -> None:
+    """HAProxy gives the script an empty PATH and runs it as an ordinary user."""
+
+    def work() -> dict[str, str]:
+        with started(built, tmp_path / "root") as guest:
+            # All groups that this namespace has; of the system's own setting it has not all.
+            Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 65534")
+            guest.write("/run/haproxy.cfg", PING_MONITOR.encode())
+            files = ["-f", "/run/haproxy.cfg", "-f", "/var/lib/octavia/haproxy-default-user-group.conf"]
+            argv = ["chroot", guest.root, "/usr/sbin/haproxy", "-db", *files]
+            child = subprocess.Popen(argv, env=GUEST_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                return checked(guest.root / "run/stats")
+            finally:
+                child.kill()
+
+    assert userns.run(work) == {"four": "PROCOK", "six": "PROCOK", "nobody": "PROCERR"}
+
+
+def checked(place: Path) -> dict[str, str]:
+    """What HAProxy's checks say, as soon as each was done ("show stat", HAProxy management guide)."""
+    for _ in range(120):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(place))
+            client.sendall(b"show stat\n")
+            lines = b"".join(iter(lambda: client.recv(65536), b"")).decode().lstrip("# ").splitlines()
+            rows = [row for row in csv.DictReader(lines) if row["svname"] not in ("FRONTEND", "BACKEND")]
+            if rows and all(row["check_status"].startswith("PROC") for row in rows):
+                return {row["svname"]: row["check_status"] for row in rows}
+        time.sleep(0.5)
+    pytest.fail("HAProxy checks nothing")
 
 
 def test_an_index_that_does_not_answer(run_cli, tmp_path: Path) -> None:

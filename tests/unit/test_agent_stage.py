@@ -18,6 +18,7 @@ from amphora_mkimage.stages.install import FILES
 
 MASQUERADE = FILES / "usr/local/bin/lvs-masquerade.sh"
 CERTFS = FILES / "usr/local/bin/certfs-ramfs"
+PING = FILES / "var/lib/octavia/ping-wrapper.sh"
 #: Profiles of rsyslog, as Ubuntu 24.04 and others write them, and what becomes of their heads.
 PROFILES = {
     "profile rsyslogd /usr/sbin/rsyslogd {": "profile rsyslogd /usr/sbin/rsyslogd flags=(attach_disconnected) {",
@@ -184,3 +185,16 @@ def test_the_directory_of_keys_is_the_agents(line: str, directory: str, tmp_path
     assert [row.split()[0] for row in said.splitlines()] == list(programs)
     assert said.splitlines()[-1].endswith(f"/dev/mapper/certfs-ramfs {tmp_path}/{directory}")
     assert (tmp_path / directory).is_dir()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_a_ping_needs_nothing_of_haproxys_environment(address: str, tmp_path: Path) -> None:
+    """HAProxy runs it with an empty PATH; tests/build has the real one."""
+    script, ping = tmp_path / "script", tmp_path / "ping"
+    script.write_text(PING.read_text().replace("/usr/sbin:", f"{tmp_path}:/usr/sbin:"))
+    for status in (0, 1):
+        ping.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/said\nexit {status}\n')
+        ping.chmod(0o755)
+        done = subprocess.run(["/bin/sh", script], env={"PATH": "", "HAPROXY_SERVER_ADDR": address}, check=False)
+        assert done.returncode == status
+        assert (tmp_path / "said").read_text() == f"-q -n -w 1 -c 1 {address}\n"

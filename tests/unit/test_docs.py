@@ -12,6 +12,7 @@ import pytest
 
 from amphora_mkimage import cli, completion, manpage, settings
 from amphora_mkimage.probe.tools import TOOLS
+from amphora_mkimage.verify.checks import CHECKS
 
 REPOSITORY = Path(__file__).parents[2]
 REGENERATE = "out of date; run: .venv/bin/python -m amphora_mkimage.manpage --write"
@@ -120,12 +121,23 @@ def test_commands_of_the_readme_exist() -> None:
         assert not unknown, line
 
 
-def test_left_out_packages_are_left_out() -> None:
-    table = read("docs/packages.md").partition("## Left out")[2]
+@pytest.mark.parametrize(
+    ("heading", "least", "distributions"),
+    [("## Left out", 20, ("debian", "ubuntu")), ("### Of Red Hat's family", 15, ("redhat", "fedora"))],
+)
+def test_left_out_packages_are_left_out(heading: str, least: int, distributions: tuple[str, ...]) -> None:
+    table = read("docs/packages.md").partition(f"{heading}\n")[2].partition("\n#")[0]
     left_out = {name for row in re.findall(r"^\| ([^|]+) \|", table, flags=re.MULTILINE) for name in row.split(", ")}
     left_out = {name.strip(" `") for name in left_out}
-    assert len(left_out) > 20
-    for distribution in ("debian", "ubuntu"):
+    assert len(left_out) > least
+    for distribution in distributions:
         lists = tomllib.loads(read(f"package_lists/{distribution}.toml"))
-        taken = {package for group in lists.values() for package in group.get("packages", ())}
+        taken = {
+            package for group in lists.values() if isinstance(group, dict) for package in group.get("packages", ())
+        }
         assert not left_out & taken
+
+
+def test_every_check_of_verify_is_documented() -> None:
+    rows = re.findall(r"^\| ([a-z]+\.[a-z-]+) \| (.+) \|$", read("docs/verify.md"), flags=re.MULTILINE)
+    assert [name for name, _ in rows] == [check.id for check in CHECKS]

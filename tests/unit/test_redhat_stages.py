@@ -12,7 +12,7 @@ from amphora_mkimage import packages
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
-from amphora_mkimage.stages import fips, grub2, network_manager, redhat, selinux
+from amphora_mkimage.stages import cpu_pinning, fips, grub2, network_manager, redhat, selinux
 
 STAGES = (grub2, network_manager, redhat, selinux)
 ENTRY = """\
@@ -129,3 +129,15 @@ def test_fips(guest: RecordingGuest) -> None:
     assert "crypto-policies-scripts" in packages.wanted(wanted("-y"))
     fips.run(guest, wanted("-y"))
     assert guest.commands == [["update-crypto-policies", "--no-reload", "--set", "FIPS"]]
+
+
+@pytest.mark.parametrize("place", ["etc/tuned", "etc/tuned/profiles"])
+def test_tuned_finds_its_profile(guest: RecordingGuest, place: str) -> None:
+    """Until version 2.22 in the one directory, then in the other only."""
+    (guest.root / place).mkdir(parents=True)
+    cpu_pinning.run(guest, make("-i", "fedora", "-m"))
+    profile = guest.root / place / "amphora"
+    assert "script=${i:PROFILE_DIR}/script.sh" in (profile / "tuned.conf").read_text().splitlines()
+    assert (profile / "script.sh").stat().st_mode & 0o777 == 0o755
+    assert sorted(guest.root.glob("etc/tuned/**/tuned.conf")) == [profile / "tuned.conf"]
+    assert "amphora" in guest.read_file("/etc/tuned/active_profile").decode().split()

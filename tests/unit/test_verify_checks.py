@@ -124,7 +124,7 @@ DEFECTS: list[tuple[str, Result, str, Spoil]] = [
     (
         "configuration.ping-wrapper",
         Result.FAIL,
-        "not executable",
+        "mode 0644, not 0755",
         lambda t: t.chmod("/var/lib/octavia/ping-wrapper.sh", 0o644),
     ),
     (
@@ -177,7 +177,7 @@ DEFECTS: list[tuple[str, Result, str, Spoil]] = [
     ("agent.imports", Result.FAIL, "pyroute2", _remove(f"{VENV}/lib/python3.13/site-packages/pyroute2")),
     ("agent.imports", Result.FAIL, "interpreter", _remove(f"{VENV}/bin/python3")),
     ("agent.masquerade", Result.FAIL, "lvs-masquerade", lambda t: t.chmod("/usr/local/bin/lvs-masquerade.sh", 0o644)),
-    ("agent.units", Result.FAIL, "certs-ramfs", _disable("certs-ramfs.service")),
+    ("agent.units", Result.FAIL, "certs-ramfs", _remove("/usr/lib/systemd/system/certs-ramfs.service")),
     ("agent.log-socket", Result.FAIL, "octavia/log", _remove("/etc/rsyslog.d/55-octavia-socket.conf")),
     ("agent.directories", Result.FAIL, "/etc/octavia", _remove("/etc/octavia")),
     # leaks

@@ -14,9 +14,10 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amphora_mkimage.verify import expectations, image_file
-from amphora_mkimage.verify.checks import run_all
+from amphora_mkimage.verify import expectations, guest_disk, image_file
+from amphora_mkimage.verify.checks import CHECKS, run_all
 from amphora_mkimage.verify.expectations import Expectations
+from amphora_mkimage.verify.partition_table import PartitionTable
 from amphora_mkimage.verify.result import Outcome
 from amphora_mkimage.verify.subject import Subject
 from amphora_mkimage.verify.sysctl import EXPECTED
@@ -25,6 +26,7 @@ from amphora_mkimage.verify.tar_tree import TarTree
 KERNEL = "6.12.9-cloud-amd64"
 UUID = "11111111-2222-3333-4444-555555555555"
 VENV = "/opt/amphora-agent-venv"
+SITE = f"{VENV}/lib/python3.13/site-packages"
 MODULES = (
     "brd",
     "dm-crypt",
@@ -89,6 +91,7 @@ PROGRAMS = (
     "cloud-init",
     "ifup",
     "dhclient",
+    "dpkg-query",
 )
 UNITS = (
     "cloud-init-local.service",
@@ -99,7 +102,12 @@ UNITS = (
     "rsyslog.service",
     "networking.service",
 )
-AGENT_UNITS = ("amphora-agent.service", "prometheus-proxy.service", "certs-ramfs.service")
+#: What wants them, and what they start.
+AGENT_UNITS = {
+    "amphora-agent.service": ("multi-user.target", "/usr/local/bin/amphora-agent"),
+    "prometheus-proxy.service": ("multi-user.target", "/usr/local/bin/prometheus-proxy"),
+    "certs-ramfs.service": ("amphora-agent.service", "/usr/local/bin/certfs-ramfs"),
+}
 AGENT_PROGRAMS = (
     "amphora-agent",
     "amphora-interface",
@@ -108,6 +116,30 @@ AGENT_PROGRAMS = (
     "prometheus-proxy",
     "certfs-ramfs",
     "lvs-masquerade.sh",
+)
+#: The programs of an amphora among octavia's modules, and what these import (tests/build sees it imported).
+MODULES_OF_OCTAVIA = ("agent", "haproxy_vrrp_check", "health_checker", "interface", "prometheus_proxy")
+IMPORTED = (
+    "cryptography",
+    "distro",
+    "flask",
+    "gunicorn",
+    "jinja2",
+    "jsonschema",
+    "keystoneauth1",
+    "octavia_lib",
+    "oslo_config",
+    "oslo_db",
+    "oslo_log",
+    "oslo_messaging",
+    "oslo_middleware",
+    "oslo_reports",
+    "oslo_serialization",
+    "oslo_utils",
+    "pyroute2",
+    "stevedore",
+    "webob",
+    "werkzeug",
 )
 
 
@@ -244,6 +276,8 @@ def amphora(*, agent: bool = True) -> TreeBuilder:
     for name in ("ip", "sysctl", "modprobe"):
         tree.write(f"/usr/sbin/{name}", "#!/bin/sh\n", 0o755)
     tree.write("/usr/bin/sudo", "", 0o4755)
+    tree.write("/usr/bin/sh", "", 0o755)
+    tree.write("/usr/lib/systemd/system-generators/cloud-init-generator", "", 0o755)
     for unit in ("haproxy.service", *UNITS, "multi-user.target"):
         tree.write(f"/usr/lib/systemd/system/{unit}", "[Unit]\n")
     tree.link("/usr/lib/systemd/system/default.target", "multi-user.target")
@@ -289,6 +323,7 @@ def _configuration(tree: TreeBuilder) -> None:
     tree.write("/etc/cloud/cloud.cfg", "users:\n  - default\ndatasource_list: [ NoCloud ]\n")
     tree.write("/etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg", "datasource_list: [  ConfigDrive, None ]\n")
     tree.write("/etc/cloud/cloud.cfg.d/93-network.cfg", "disable_network_activation: true\n")
+    tree.write("/etc/rsyslog.conf", 'module(load="imuxsock") # local\n$IncludeConfig /etc/rsyslog.d/*.conf\n')
     tree.write(
         "/etc/rsyslog.d/49-haproxy.conf", '$AddUnixListenSocket /var/lib/haproxy/dev/log\n:programname, "haproxy"\n'
     )
@@ -296,14 +331,19 @@ def _configuration(tree: TreeBuilder) -> None:
 
 
 def _agent(tree: TreeBuilder) -> None:
-    tree.write(f"{VENV}/bin/python3", "", 0o755)
+    tree.write("/usr/bin/python3.13", "", 0o755)
+    tree.link("/usr/bin/python3", "python3.13")
+    tree.link(f"{VENV}/bin/python3", "/usr/bin/python3")
+    tree.write(f"{VENV}/pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.13.5\n")
     for name in AGENT_PROGRAMS:
         tree.write(f"/usr/local/bin/{name}", f"#!{VENV}/bin/python3\n", 0o755)
-    for module in ("octavia", "pyroute2", "flask", "gunicorn"):
-        tree.write(f"{VENV}/lib/python3.13/site-packages/{module}/__init__.py")
-    for unit in AGENT_UNITS:
-        tree.write(f"/usr/lib/systemd/system/{unit}", "[Unit]\n")
-        tree.link(f"/etc/systemd/system/multi-user.target.wants/{unit}", f"/usr/lib/systemd/system/{unit}")
+    for name in MODULES_OF_OCTAVIA:
+        tree.write(f"{SITE}/octavia/cmd/{name}.py")
+    for name in IMPORTED:
+        tree.write(f"{SITE}/{name}/__init__.py")
+    for unit, (target, program) in AGENT_UNITS.items():
+        tree.write(f"/usr/lib/systemd/system/{unit}", f"[Service]\nExecStart={program} --with arguments\n")
+        tree.link(f"/etc/systemd/system/{target}.wants/{unit}", f"/usr/lib/systemd/system/{unit}")
     tree.write("/etc/rsyslog.d/55-octavia-socket.conf", 'input(type="imuxsock" Socket="/run/rsyslog/octavia/log")\n')
     for path in ("/etc/octavia", "/etc/octavia/certs"):
         tree.mkdir(path)
@@ -319,3 +359,25 @@ def check_tar(tree: TreeBuilder, path: Path, expected: Expectations | None = Non
     finally:
         archive.close()
     return {outcome.check.id: outcome for outcome in outcomes}
+
+
+def check_disk(
+    tree: TreeBuilder,
+    path: Path,
+    identifier: str,
+    expected: Expectations | None = None,
+    *,
+    size: int = 2 << 30,
+    free: int = 1 << 30,
+) -> Outcome:
+    """Run one check of a disk that asks the appliance nothing more, with what the appliance would have found."""
+    archive = TarTree(tree.tar(path))
+    facts = {"TYPE": "ext4", "LABEL": "cloudimg-rootfs", "UUID": UUID}
+    root = guest_disk.Filesystem("/dev/sda3", facts, clean=True, mountpoint="/")
+    disk = guest_disk.GuestDisk(None, PartitionTable("gpt"), [root], ["/dev/sda3"], root, free=free, tree=archive)
+    image = image_file.ImageFile(path, "raw", size, size)
+    (check,) = (check for check in CHECKS if check.id == identifier)
+    try:
+        return Outcome(check, tuple(check.function(Subject(image, expected or Expectations(), disk=disk))))
+    finally:
+        archive.close()
