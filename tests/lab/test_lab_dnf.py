@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redhat_tree
 from redhat import DISTRIBUTIONS
+from redhat_builds import MIRRORS
 from rpm_repository import Repository
 from serve import Site, Upstream
 
@@ -21,8 +22,6 @@ from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages import grub2, network_manager, redhat, selinux
 
-#: The directory of a mirror that holds what BASE_OS_MIRROR should name.
-MIRRORS = {"fedora": "fedora/linux", "centos": "centos-stream", "rocky": "rocky"}
 UNWANTED = ["dosfstools", "firewalld"]  # the first is in the lab's image, the second is nowhere
 
 
