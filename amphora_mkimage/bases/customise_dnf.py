@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage.bases import dnf, dnf_repositories, rpm, unpacked
+from amphora_mkimage.bases import dnf, dnf_downloads, dnf_repositories, rpm, unpacked
 from amphora_mkimage.bases.base import Made, Wish
 from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.console import Console
@@ -56,7 +56,11 @@ def make(place: Workplace, image: BaseImage, wish: Wish, check_size: Callable[[i
             made = resolve(guest, image, wish, network, console)
             kept = store.checked_base(made)
             if kept is None:
+                with console.step("take packages from the cache"):
+                    dnf_downloads.restore(guest, store, wish)
                 install(guest, wish, network, console)
+                with console.step("cache the packages"):
+                    dnf_downloads.keep(guest, store, wish)
                 finish(guest, check_size)
     finally:
         guest.close()

@@ -21,7 +21,8 @@ DIRECTORY = "/var/cache/amphora-dnf"
 
 _CONFIGURATION = f"{DIRECTORY}/dnf.conf"
 _REPOSITORIES = f"{DIRECTORY}/repos"
-_CACHE = f"{DIRECTORY}/cache"
+#: One directory a repository, with its packages below "packages".
+CACHE = f"{DIRECTORY}/cache"
 _CA_BUNDLE = f"{DIRECTORY}/ca.pem"
 _NO_INITRAMFS = "/etc/kernel/install.conf.d/90-amphora.conf"
 #: The first stays in the image, for what an operator installs there.
@@ -31,8 +32,8 @@ FILES = Path(__file__).with_name("files")
 _MAIN = {
     "assumeyes": "1",
     # system_cachedir is dnf 5's word, cachedir dnf 4's.
-    "cachedir": _CACHE,
-    "system_cachedir": _CACHE,
+    "cachedir": CACHE,
+    "system_cachedir": CACHE,
     "keepcache": "1",
     "reposdir": _REPOSITORIES,
     # Never less than what the repositories' own files ask for, see dnf_repositories.
@@ -90,7 +91,7 @@ def metadata(guest: Guest) -> str:
     """Fetch the repositories' metadata, and give a hash that changes whenever a package of theirs does."""
     _dnf(guest, "makecache", what="cannot read the package repositories")
     digest = hashlib.sha256()
-    for path in guest.glob_expand(f"{_CACHE}/*/repodata/repomd.xml"):
+    for path in guest.glob_expand(f"{CACHE}/*/repodata/repomd.xml"):
         digest.update(path.encode() + b"\0" + guest.read_file(path))
     return digest.hexdigest()
 

@@ -94,11 +94,15 @@ def test_a_second_build_installs_nothing(image: Image, run_cli, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_switches(image: Image, run_cli, tmp_path: Path) -> None:
-    """Another selection is installed anew, from the tree of the disk that was kept."""
+    """Another selection is installed anew, from the tree of the disk that was kept, and the packages too."""
+    before = len(image.site.requested)
     done = build_again(image, run_cli, tmp_path, "b", "-n", "-m", "-e")
     assert done.returncode == 0, done.stderr
     assert "install packages" in done.stderr
     assert "appliance" not in done.stderr
+    fetched = {path.rpartition("/")[2] for path in image.site.requested[before:] if path.endswith(".rpm")}
+    assert any(file.startswith("tuned-") for file in fetched)
+    assert not [file for file in fetched if file.startswith(("haproxy-", "kernel-"))]
     names = {package["name"] for package in json.loads((tmp_path / "b.tar.manifest.json").read_text())["packages"]}
     assert names >= {"haproxy", "tuned"}
     assert not names & {"openssh-server", "irqbalance"}
