@@ -1,25 +1,31 @@
 """A build where no namespace can be had: the host fetches and verifies, libguestfs' appliance installs.
 
 The order of the steps is that of a build in a namespace. Nothing of the image is ever run, owned or mounted by this
-host: the base image becomes a tar (:func:`amphora_mkimage.unpack.plain`), and the rest happens in the appliance.
+host: the base image becomes a tar (:func:`amphora_mkimage.unpack.plain`), and the rest happens in the appliance. The
+packages of Red Hat's family are fetched and verified there, too, because only the image has their package manager.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from amphora_mkimage import accelerator, work
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
-from amphora_mkimage.bases import apt, customise, unpacked
+from amphora_mkimage.bases import apt, customise, customise_dnf, dnf, unpacked
 from amphora_mkimage.bases.archive import fetching
-from amphora_mkimage.bases.base import Made, Wish
+from amphora_mkimage.bases.base import Made
+from amphora_mkimage.bases.customise_dnf import Network
+from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.disk import formats
+from amphora_mkimage.disk.bootloader import DEBIAN, REDHAT
 from amphora_mkimage.errors import HostError
-from amphora_mkimage.guest import userns
+from amphora_mkimage.guest import appliance_network, userns
 from amphora_mkimage.guest.appliance import ApplianceBuild
 from amphora_mkimage.guest.choose import ASKED, Choice
 from amphora_mkimage.request import Request
@@ -29,6 +35,8 @@ from amphora_mkimage.work import Result, Worker
 _TAR_GIB = 16
 #: Directory of the agent's packages among what the guest is offered.
 _AGENT = "agent"
+#: Makes the finished base in the appliance.
+Install = Callable[[ApplianceBuild], Made]
 
 
 def require(request: Request, choice: Choice) -> None:
@@ -39,8 +47,6 @@ def require(request: Request, choice: Choice) -> None:
     why = other = ""
     if request.arch != "amd64" or os.uname().machine != "x86_64":
         why = f"an appliance on {os.uname().machine} cannot build for {request.arch}"
-    elif request.base.dnf:
-        why = f"-i {request.base.name} cannot be built in an appliance yet"
     elif not request.base.published:
         why = f"-i {request.base.name} is bootstrapped, which cannot be done in an appliance"
         other = f", or take -i {request.base.distribution}"
@@ -64,82 +70,115 @@ class ApplianceWorker(Worker):
             raise userns.explain(error) from error
 
     def _run(self) -> Result:
-        plan, place, console, store = self.plan, self.place, self.console, self.place.store
         start = self.start
         assert start is not None  # or it was refused
-        store.prepare()
-        snapshot = unpacked.plain_snapshot(place, start)
+        self.place.store.prepare()
+        snapshot = unpacked.plain_snapshot(self.place, start)
+        offered = self.place.directory / "offered"
+        prepare = self._prepare_dnf if self.request.base.dnf else self._prepare_apt
+        install = prepare(start, snapshot, offered)
+        agent = self.plan.agent
+        if agent is not None:
+            agent_install.offer(agent, self.place.store, offered / _AGENT)
+        return self._build(offered, install)
+
+    def _prepare_apt(self, start: BaseImage, snapshot: Path, offered: Path) -> Install:
+        """Fetch what is to be installed, unless a finished base is in the cache."""
+        plan, place, console, store = self.plan, self.place, self.console, self.place.store
         archive = functools.partial(work.open_archive, plan, place.directory / "apt", console)
         wish = work.wish(plan)
         found = customise.resolve(place, start, snapshot, archive, wish, plan.check_size)
         kept = store.checked_base(found.key)
         made = Made(found.key, cached=kept is not None, facts={"image": start.obtained.facts})
-        base = work.base_facts(plan, made)
-        offered = place.directory / "offered"
         if kept is not None:
             # Only a build in a namespace keeps one: to get it out of an appliance would cost every build minutes.
             place.base_tar.unlink(missing_ok=True)
             with console.step("unpack the cached base"):
                 place.decompress(kept)
             offered.mkdir()
-            return self._build(base, offered, None, wish)
+            return lambda _: made
         with fetching(found.archive, found.debs, store, console):
             unpacked.plain(place, snapshot)
             apt.offer(found.archive, found.debs, offered, console)
-        return self._build(base, offered, found, wish)
 
-    def _build(
-        self,
-        base: dict[str, object],
-        offered: Path,
-        found: customise.Resolved | None,
-        wish: Wish,
-    ) -> Result:
+        def install(build: ApplianceBuild) -> Made:
+            with console.step("install packages"), build.guest.mounted(), build.offered(apt.OFFERED):
+                customise.install(build.guest, wish, found)
+            return made
+
+        return install
+
+    def _prepare_dnf(self, start: BaseImage, snapshot: Path, offered: Path) -> Install:
+        """Look at the image; its own dnf resolves and fetches, so that only the appliance can tell what is missing."""
+        plan, place, console = self.plan, self.place, self.console
+        unpacked.check_snapshot(place, snapshot, self.request.base, self.request.release)
+        unpacked.plain(place, snapshot)
+        offered.mkdir()
+        wish = work.wish(plan)
+
+        def install(build: ApplianceBuild) -> Made:
+            guest = build.guest
+            network = Network(contextlib.nullcontext, appliance_network.address, build.without_network)
+            with guest.mounted():
+                with build.scratch(dnf.DIRECTORY):
+                    key = customise_dnf.resolve(guest, start, wish, network, console)
+                    customise_dnf.install(guest, wish, network, console)
+                customise_dnf.finish(guest, plan.check_size)
+            return Made(key, cached=False, facts={"image": start.obtained.facts})
+
+        return install
+
+    def _build(self, offered: Path, install: Install) -> Result:
         """Make the disk in the appliance, and the files from it.
 
-        :param offered: directory with the packages to install
-        :param found: those packages, None when the base has them
+        :param offered: directory that the guest may see
+        :param install: makes the finished base of what was unpacked
         """
-        console = self.console
+        console, request = self.console, self.request
         disks = [kind for kind in self.targets if kind != "tar"]
         filesystem_uuid = str(uuid.uuid4())
         directory = self.place.directory / "appliance"
         directory.mkdir()
-        agent = self.plan.agent
-        if agent is not None:
-            agent_install.offer(agent, self.place.store, offered / _AGENT)
         with ApplianceBuild(
             directory,
             self.place.base_tar,
-            size_gib=self.request.size_gib if disks else max(self.request.size_gib, _TAR_GIB),
-            arch=self.request.arch,
+            size_gib=request.size_gib if disks else max(request.size_gib, _TAR_GIB),
+            arch=request.arch,
             filesystem_uuid=filesystem_uuid,
             accelerator=accelerator.choose(console),
             console=console,
             offer=offered,
             tar="tar" in self.targets,
+            network=request.base.dnf,
         ) as build:
-            guest = build.guest
-            if found is not None:
-                with console.step("install packages"), guest.mounted(), build.offered(apt.OFFERED):
-                    customise.install(guest, wish, found)
-            if agent is not None:
-                with console.step("install the amphora agent"), guest.mounted(), build.offered(apt.OFFERED):
-                    agent_install.make(agent, guest, f"{apt.OFFERED}/{_AGENT}")
-            elif self.request.agent_packages:
-                with guest.mounted():
-                    agent_package.check(guest, console)
-            with console.step("configure"), guest.mounted():
-                installed = work.run_stages(self.plan, guest, console)
+            base = work.base_facts(self.plan, install(build))
+            installed = self._configure(build)
+            if request.base.dnf:
+                with console.step("set SELinux labels"):
+                    build.label()
             if "tar" in self.targets:
                 with console.step("write tar"):
                     build.write_tar(self.targets["tar"])
             if disks:
                 with console.step("configure the bootloader"):
-                    build.install_bootloader(self.request.base.esp_folder)
+                    build.install_bootloader(REDHAT if request.base.dnf else DEBIAN, request.base.esp_folder)
+                    if request.base.dnf:
+                        build.label("/boot")
             with console.step("end the appliance"):
                 disk = build.finish()
         for kind in disks:
             with console.step(f"write {kind}"):
                 formats.convert(disk, kind, self.targets[kind], console)
         return Result(base, installed, filesystem_uuid, console.timings)
+
+    def _configure(self, build: ApplianceBuild) -> list[dict[str, str]]:
+        """Make an amphora of the finished base; gives its packages."""
+        agent, guest, console = self.plan.agent, build.guest, self.console
+        if agent is not None:
+            with console.step("install the amphora agent"), guest.mounted(), build.offered(apt.OFFERED):
+                agent_install.make(agent, guest, f"{apt.OFFERED}/{_AGENT}")
+        elif self.request.agent_packages:
+            with guest.mounted():
+                agent_package.check(guest, console)
+        with console.step("configure"), guest.mounted():
+            return work.run_stages(self.plan, guest, console)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 
-def check(run_cli: Any, image: Path) -> None:
+def check(run_cli: Any, image: Path, *options: str) -> None:
     """Boot an image by ``amphora-mkimage boot``: nothing failed, HAProxy answers, the config drive was read."""
-    done = run_cli("boot", "--json", image)
+    done = run_cli("boot", "--json", *options, image)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert result["state"] == "running"

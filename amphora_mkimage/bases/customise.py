@@ -16,7 +16,6 @@ from amphora_mkimage.bases import apt, dpkg, unpacked
 from amphora_mkimage.bases.archive import Archive, Deb, fetching
 from amphora_mkimage.bases.base import Made, Wish
 from amphora_mkimage.bases.image import BaseImage
-from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
@@ -25,8 +24,6 @@ from amphora_mkimage.workplace import Workplace
 
 _KERNEL = re.compile(r"linux-image-(unsigned-)?[0-9]\S*")
 _KEYRINGS = "usr/share/keyrings"
-#: Bytes of a package database or os-release; a full system's has 5 MB.
-_FACT_LIMIT = 64 << 20
 #: Opens the archive against a status file, with a keyring when the host has none.
 OpenArchive = Callable[[Path, Path], Archive]
 
@@ -95,11 +92,11 @@ def resolve(
     """
     facts = place.directory / "facts"
     place.extract(snapshot, (dpkg.STATUS, unpacked.OS_RELEASE, _KEYRINGS), facts)
-    identity = _inside(facts, unpacked.OS_RELEASE).read_text(encoding="utf-8")
+    identity = unpacked.inside(facts, unpacked.OS_RELEASE).read_text(encoding="utf-8")
     unpacked.check_identity(identity, wish.base, wish.release)
-    here = dpkg.installed(_inside(facts, dpkg.STATUS))
+    here = dpkg.installed(unpacked.inside(facts, dpkg.STATUS))
     with place.console.step("read the package archive"):
-        archive = open_archive(facts / dpkg.STATUS, _inside(facts, wish.base.keyring))
+        archive = open_archive(facts / dpkg.STATUS, unpacked.inside(facts, wish.base.keyring))
         archive.update()
         names = {package.name for package in here}
         removed = _removed(names, wish.unwanted, wish.kernel, archive.dependencies(wish.kernel))
@@ -123,16 +120,6 @@ def install(guest: Guest, wish: Wish, found: Resolved) -> None:
     for path in (*guest.glob_expand("/etc/apt/sources.list.d/*"), "/etc/apt/sources.list"):
         guest.rm_f(path)
     guest.write("/etc/apt/sources.list.d/amphora.list", found.sources.encode())
-
-
-def _inside(directory: Path, name: str) -> Path:
-    """Give the path of a file from the image, which must not be a link to one of the host."""
-    path = (directory / name.strip("/")).resolve()
-    if not path.is_relative_to(directory.resolve()):
-        raise MkimageError(f"/{name.strip('/')} of the base image leads out of it", "use another base image")
-    if path.exists() and path.stat().st_size > _FACT_LIMIT:
-        raise MkimageError(f"/{name.strip('/')} of the base image is too large", "use another base image")
-    return path
 
 
 def _removed(here: set[str], unwanted: Sequence[str], kernel: str, kernels: Sequence[str]) -> list[str]:

@@ -7,14 +7,13 @@ one of them knows, the other ignores in a configuration file.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from amphora_mkimage.bases import dnf_repositories, rpm
-from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.errors import BadValueError, MkimageError
 from amphora_mkimage.guest.protocol import Guest
 
 #: Where configuration and downloads are in the guest until :func:`finish`.
@@ -22,7 +21,8 @@ DIRECTORY = "/var/cache/amphora-dnf"
 
 _CONFIGURATION = f"{DIRECTORY}/dnf.conf"
 _REPOSITORIES = f"{DIRECTORY}/repos"
-_CACHE = f"{DIRECTORY}/cache"
+#: One directory a repository, with its packages below "packages".
+CACHE = f"{DIRECTORY}/cache"
 _CA_BUNDLE = f"{DIRECTORY}/ca.pem"
 _NO_INITRAMFS = "/etc/kernel/install.conf.d/90-amphora.conf"
 #: The first stays in the image, for what an operator installs there.
@@ -32,8 +32,8 @@ FILES = Path(__file__).with_name("files")
 _MAIN = {
     "assumeyes": "1",
     # system_cachedir is dnf 5's word, cachedir dnf 4's.
-    "cachedir": _CACHE,
-    "system_cachedir": _CACHE,
+    "cachedir": CACHE,
+    "system_cachedir": CACHE,
     "keepcache": "1",
     "reposdir": _REPOSITORIES,
     # Never less than what the repositories' own files ask for, see dnf_repositories.
@@ -54,19 +54,26 @@ _MAIN = {
 }
 
 
-def prepare(guest: Guest, distribution: str, mirror: str, environ: Mapping[str, str]) -> None:
+def prepare(
+    guest: Guest,
+    distribution: str,
+    mirror: str,
+    environ: Mapping[str, str],
+    address: Callable[[str], str] = str,
+) -> None:
     """Write a configuration of our own beside the guest's, with the guest's repositories in it.
 
     :param distribution: os-release ID
     :param mirror: URL, with credentials if it has any, or "" for the repositories as the guest names them
     :param environ: that names proxies and the CA bundle
+    :param address: gives URLs of this host as the guest has to write them
     :raises BadValueError: the mirror cannot be used for this distribution
     :raises MkimageError: the guest has no enabled repository
     """
     guest.mkdir_p(_REPOSITORIES)
     guest.chmod(0o700, DIRECTORY)  # a mirror's or proxy's password is in there
     texts = [guest.read_file(path).decode() for path in guest.glob_expand("/etc/yum.repos.d/*.repo")]
-    repositories = dnf_repositories.rewrite(texts, distribution, mirror, environ)
+    repositories = dnf_repositories.rewrite(texts, distribution, mirror, environ, address)
     guest.write(f"{_REPOSITORIES}/amphora.repo", repositories.encode())
     main = dict(_MAIN)
     bundle = dnf_repositories.ca_bundle(environ)
@@ -82,10 +89,9 @@ def prepare(guest: Guest, distribution: str, mirror: str, environ: Mapping[str, 
 
 def metadata(guest: Guest) -> str:
     """Fetch the repositories' metadata, and give a hash that changes whenever a package of theirs does."""
-    with _name_resolution(guest):
-        _dnf(guest, "makecache", what="cannot read the package repositories")
+    _dnf(guest, "makecache", what="cannot read the package repositories")
     digest = hashlib.sha256()
-    for path in guest.glob_expand(f"{_CACHE}/*/repodata/repomd.xml"):
+    for path in guest.glob_expand(f"{CACHE}/*/repodata/repomd.xml"):
         digest.update(path.encode() + b"\0" + guest.read_file(path))
     return digest.hexdigest()
 
@@ -98,9 +104,8 @@ def fetch(guest: Guest, wanted: Sequence[str], unwanted: Sequence[str]) -> None:
     :raises MkimageError: a package does not exist, cannot be fetched, or is not signed by a key of the guest's
     """
     excluded = [f"--exclude={name}" for name in unwanted]
-    with _name_resolution(guest):
-        _dnf(guest, "upgrade", "--downloadonly", *excluded, what="cannot fetch updates")
-        _dnf(guest, "install", "--downloadonly", *wanted, what="cannot fetch the packages")
+    _dnf(guest, "upgrade", "--downloadonly", *excluded, what="cannot fetch updates")
+    _dnf(guest, "install", "--downloadonly", *wanted, what="cannot fetch the packages")
 
 
 def install(guest: Guest, wanted: Sequence[str], unwanted: Sequence[str]) -> None:
@@ -133,6 +138,8 @@ def finish(guest: Guest) -> None:
 def _dnf(guest: Guest, *arguments: str, what: str) -> str:
     try:
         return guest.command(["dnf", f"--config={_CONFIGURATION}", *arguments])
+    except BadValueError:
+        raise  # the disk is too small, which says it all
     except MkimageError as error:
         told = next((line for line in error.tail if line.startswith("Error:") and len(line) > len("Error:")), "")
         raise type(error)(
@@ -155,23 +162,6 @@ def remedy(output: str) -> str:
     if re.search(r"No space left|needs \S+ more space|At least \S+ more space", output, re.I):
         return "free some space, or work elsewhere with -w"
     return "check the network, the proxy variables and BASE_OS_MIRROR"
-
-
-@contextlib.contextmanager
-def _name_resolution(guest: Guest) -> Iterator[None]:
-    """Let the guest look up names as the host does, for the time of the block."""
-    file, kept = "/etc/resolv.conf", "/etc/resolv.conf.amphora"
-    there = guest.is_file(file) or guest.is_symlink(file)
-    if there:
-        guest.mv(file, kept)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            guest.write(file, Path(file).read_bytes())
-        yield
-    finally:
-        guest.rm_f(file)
-        if there:
-            guest.mv(kept, file)
 
 
 def _remove_old_kernels(guest: Guest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -29,13 +29,24 @@ _PATHS = {
 }
 
 
-def rewrite(texts: Sequence[str], distribution: str, mirror: str, environ: Mapping[str, str]) -> str:
+#: Options whose values are URLs, or lists of them.
+_URLS = ("baseurl", "metalink", "mirrorlist", "gpgkey", "proxy")
+
+
+def rewrite(
+    texts: Sequence[str],
+    distribution: str,
+    mirror: str,
+    environ: Mapping[str, str],
+    address: Callable[[str], str] = str,
+) -> str:
     """Give the text of one .repo file with the enabled repositories of others; it may hold passwords.
 
     Signature checks that a file switches off are switched on again.
 
     :param texts: of the guest's .repo files
     :param mirror: URL, or ""
+    :param address: gives URLs of this host as the guest has to write them
     :raises BadValueError: there is no place for this distribution's repositories on a mirror
     :raises MkimageError: nothing is enabled, or a file cannot be read
     """
@@ -59,7 +70,8 @@ def rewrite(texts: Sequence[str], distribution: str, mirror: str, environ: Mappi
             options |= _credentials(mirror, "baseurl", "username", "password")
             options["baseurl"] = f"{options['baseurl'].rstrip('/')}/{path}"
         options |= {"gpgcheck": "1", "sslverify": "1", "skip_if_unavailable": "0", "countme": "0"}
-        written[name] = options | _proxy(options, environ)
+        options |= _proxy(options, environ)
+        written[name] = options | {key: address(options[key]) for key in _URLS if key in options}
     if not written.sections():
         raise MkimageError("the base image has no enabled repository", "use the base image of the distribution")
     output = io.StringIO()

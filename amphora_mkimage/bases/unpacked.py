@@ -16,6 +16,8 @@ from amphora_mkimage.workplace import Workplace
 
 #: Where os-release(5) is a file; /etc/os-release is a link to it in every base of ours.
 OS_RELEASE = "usr/lib/os-release"
+#: Bytes of a package database or os-release; a full system's has 5 MB.
+_FACT_LIMIT = 64 << 20
 
 
 def snapshot(place: Workplace, image: BaseImage) -> Path:
@@ -78,6 +80,26 @@ def plain(place: Workplace, kept: Path) -> None:
     if not place.base_tar.exists():
         with place.console.step("unpack the cached base image"):
             place.decompress(kept)
+
+
+def check_snapshot(place: Workplace, kept: Path, base: Base, release: str) -> None:
+    """Look into a snapshot as :func:`check_identity` does."""
+    facts = place.directory / "facts"
+    place.extract(kept, (OS_RELEASE,), facts)
+    check_identity(inside(facts, OS_RELEASE).read_text(encoding="utf-8"), base, release)
+
+
+def inside(directory: Path, name: str) -> Path:
+    """Give the path of a file that was taken out of an image, which must not be a link to one of the host.
+
+    :raises MkimageError: it is, or it is too large to be what it should be
+    """
+    path = (directory / name.strip("/")).resolve()
+    if not path.is_relative_to(directory.resolve()):
+        raise MkimageError(f"/{name.strip('/')} of the base image leads out of it", "use another base image")
+    if path.exists() and path.stat().st_size > _FACT_LIMIT:
+        raise MkimageError(f"/{name.strip('/')} of the base image is too large", "use another base image")
+    return path
 
 
 def check_identity(os_release: str, base: Base, release: str) -> None:

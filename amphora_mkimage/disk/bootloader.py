@@ -44,6 +44,11 @@ class Naming:
     directory: str
     on_esp: bool = False
 
+    def core(self, platform: str, scratch: str, *modules: str) -> list[str]:
+        """Give the command line that makes a GRUB of :func:`template` "load.cfg", as ``core``; both in a directory."""
+        line = [f"{self.prefix}-mkimage", "-O", platform, "-p", self.directory, "-c", f"{scratch}/load.cfg"]
+        return [*line, "-o", f"{scratch}/core", *modules, *_CORE_MODULES]
+
 
 DEBIAN = Naming("grub", "/boot/grub")
 REDHAT = Naming("grub2", "/boot/grub2", on_esp=True)
@@ -149,9 +154,7 @@ class Bootloader:
         grub = self.tree / _SCRATCH[1:]
         grub.mkdir(parents=True)
         (grub / "load.cfg").write_text(template("load.cfg", self.uuid, self.naming), encoding="ascii")
-        program, directory = f"{self.naming.prefix}-mkimage", self.naming.directory
-        core = (program, "-O", platform, "-p", directory, "-c", f"{_SCRATCH}/load.cfg")
-        self._run(*core, "-o", f"{_SCRATCH}/core", *modules, *_CORE_MODULES)
+        self._run(*self.naming.core(platform, _SCRATCH, *modules))
         shutil.copyfile(grub / "core", target)
         shutil.rmtree(grub)
         return target

@@ -3,7 +3,7 @@
 A label is an extended attribute that only root of the initial user namespace may set (capabilities(7), xattr(7)), so a
 tree that is made in a namespace has none, and mke2fs copies none. Labelling at the first boot instead would restart
 every amphora once. So setfiles(8) of the image says what it would set, and debugfs(8) sets that in the finished
-filesystem.
+filesystem. In an appliance there is a root, and setfiles sets them itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest.protocol import Guest
 
 _CONTEXTS = "/etc/selinux/targeted/contexts/files/file_contexts"
+#: What went wrong where no label was found, and what to do.
+NO_LABELS = ("the image's SELinux policy knows no labels", "check that selinux-policy-targeted is in it")
 _WOULD = re.compile(r"Would relabel (/.*) from (?:<no context>|\S+) to (\S+:\S+:\S+:\S+)")
 #: debugfs takes a command a line and knows no escape for these.
 _IMPOSSIBLE = re.compile(r'["\n]')
@@ -32,8 +34,18 @@ def labels(guest: Guest) -> dict[str, str]:
     output = guest.command(["setfiles", "-n", "-v", "-m", "-F", _CONTEXTS, "/"])
     found = {match[1]: match[2] for line in output.splitlines() if (match := _WOULD.fullmatch(line.strip()))}
     if not found:
-        raise MkimageError("the image's SELinux policy knows no labels", "check that selinux-policy-targeted is in it")
+        raise MkimageError(*NO_LABELS)
     return found
+
+
+def relabel_command(tree: str, path: str) -> list[str]:
+    """Give the command line that sets labels, for where root may.
+
+    :param tree: where the image sees its own tree with nothing mounted in it
+    :param path: of the image: what to label, with all below it
+    """
+    # -r: the policy knows the paths without what "tree" is. As in labels: -m or what has no label yet is passed over.
+    return ["setfiles", "-m", "-F", "-r", tree, _CONTEXTS, f"{tree}{path}".rstrip("/")]
 
 
 def write(filesystem: Path, offset: int, found: dict[str, str], scratch: Path, console: Console) -> None:

@@ -7,11 +7,13 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
                                                 bootstrapped systems, by what they were made of and by what they are
     amphora-mkimage/wheels/<sha256>             the agent's Python packages, by what they are
     amphora-mkimage/locks/<key>-<sha256>        which of them an agent of a branch takes, by what was asked for
+    amphora-mkimage/rpms/<sha256>               packages that dnf fetched, by what they are
+    amphora-mkimage/rpms/<key>.list             which of them a release's last build installed
     amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
 
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
 found. No locks are needed: an entry's name has the hash of its content, so two writers never give one name to different
-contents.
+contents; but for the lists, of which the last one holds.
 """
 
 from __future__ import annotations
@@ -47,11 +49,12 @@ class Store:
         self.bases = self.root / "bases"
         self.wheels = self.root / "wheels"
         self.locks = self.root / "locks"
+        self.rpms = self.root / "rpms"
         self._on_damage = on_damage
 
     def prepare(self) -> None:
         """Make the directories, and remove what killed writers left long ago."""
-        for directory in (self.debs, self.bases, self.wheels, self.locks):
+        for directory in (self.debs, self.bases, self.wheels, self.locks, self.rpms):
             directory.mkdir(parents=True, exist_ok=True)
             for left in directory.glob(".partial-*"):
                 with contextlib.suppress(FileNotFoundError):
@@ -124,6 +127,45 @@ class Store:
                     return content
                 self._damaged(path)
         return None
+
+    # -- packages that dnf fetched -----------------------------------------------------------------------------------
+
+    def rpm(self, sha256: str) -> bytes | None:
+        """Give a package, checked; None when it is absent or damaged."""
+        path = self.rpms / sha256
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return content
+        self._damaged(path)
+        return None
+
+    def put_rpm(self, sha256: str, content: bytes) -> None:
+        """Add a package that dnf verified."""
+        if not (self.rpms / sha256).exists():
+            self._put_rpm(sha256, content)
+
+    def rpm_list(self, key: str) -> bytes | None:
+        """Give the list that :meth:`put_rpm_list` wrote last; None when it is absent or damaged."""
+        path = self.rpms / f"{key}.list"
+        try:
+            sha256, _, content = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content).hexdigest().encode() == sha256:
+            return content
+        self._damaged(path)
+        return None
+
+    def put_rpm_list(self, key: str, content: bytes) -> None:
+        """Write down, for the next build of the kind that the key stands for, which packages this one had."""
+        self._put_rpm(f"{key}.list", hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+    def _put_rpm(self, name: str, content: bytes) -> None:
+        with self._writing(self.rpms, name) as entry:
+            entry.file.write(content)
 
     # -- bootstrapped bases ------------------------------------------------------------------------------------------
 

@@ -18,8 +18,10 @@ from pathlib import Path
 from amphora_mkimage.accelerator import Accelerator
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.console import Console
-from amphora_mkimage.disk import bootloader, filesystems, formats, layout
+from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selinux_labels
+from amphora_mkimage.disk.bootloader import Naming
 from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.guest import appliance_network
 from amphora_mkimage.guest.appliance_guest import ROOT, ApplianceGuest
 from amphora_mkimage.libguestfs import CallError, Session
 
@@ -30,7 +32,13 @@ _MEMORY_MIB = 2048
 _COPY_BYTES = 1 << 30
 #: Labels of drives: names that hold in the appliance's shell too, where the kernel probes disks in any order
 #: (guestfs(3), "DISK LABELS").
-_DISK, _BASE, _OFFER, _TAR = "disk", "base", "offer", "tar"
+_DISK, _BASE, _OFFER, _SCRATCH, _TAR = "disk", "base", "offer", "scratch", "tar"
+#: What dnf downloads, for which an image's disk may be too small; where nothing is written it takes no space.
+_SCRATCH_GIB = 16
+_BIOS = "i386-pc"
+_MODULES = f"/usr/lib/grub/{_BIOS}"
+#: In the guest, of which nothing stays.
+_GRUB, _BARE = "/run/amphora-grub", "/run/amphora-tree"
 
 
 def _device(label: str) -> str:
@@ -47,7 +55,8 @@ class ApplianceBuild:
     :param filesystem_uuid: for the root filesystem
     :param offer: a directory of the host that the guest may read with :meth:`offered`; everybody in the guest can
     :param tar: whether :meth:`write_tar` will be called
-    :param network: whether the guest has a network until :meth:`without_network`
+    :param network: whether the guest has a network until :meth:`without_network`, see
+        :mod:`~amphora_mkimage.guest.appliance_network`; and room for downloads, see :meth:`scratch`
     :param deadline: seconds from launch to the end, then it fails
     :raises HostError: libguestfs is missing or does not start
     :raises BadValueError: the base does not fit on the disk
@@ -118,21 +127,48 @@ class ApplianceBuild:
         with self.guest.attached(_device(_OFFER), path):
             yield
 
+    @contextlib.contextmanager
+    def scratch(self, path: str) -> Iterator[None]:
+        """Have a disk of its own for what is downloaded, for the time of the block; of builds with a network.
+
+        :param path: in the guest; a directory, which is made
+        """
+        with self.guest.attached(_device(_SCRATCH), path, writable=True):
+            yield
+
     def without_network(self) -> None:
         """Take the network away for good: the appliance loses the device itself."""
         if self._network:
-            self.guest.script("without-network", ROOT, what="cannot take the network away from the appliance")
+            names = appliance_network.FILES
+            self.guest.script("without-network", ROOT, *names, what="cannot take the network away from the appliance")
             self._network = False
 
-    def install_bootloader(self, distribution: str) -> None:
+    def install_bootloader(self, naming: Naming, folder: str) -> None:
         """Make the disk start under BIOS and UEFI, with the guest's own GRUB.
 
-        :param distribution: name of the folder on the ESP where the signed GRUB looks for its configuration
+        :param naming: of the guest's distribution
+        :param folder: of the ESP, where the signed GRUB looks for its configuration
         """
         with self.guest.mounted():
-            if self.guest.is_dir("/usr/lib/grub/i386-pc"):
-                self._install_bios()
-            self._fill_esp(distribution)
+            if self.guest.is_dir(_MODULES):
+                self._install_bios(naming)
+            self._fill_esp(naming, folder)
+
+    def label(self, path: str = "/") -> None:
+        """Give files the labels that the guest's SELinux policy has for them.
+
+        They are seen below another mount of the filesystem, on which nothing is mounted: the directories that commands
+        need something on have labels of their own.
+
+        :param path: what to label, with all below it
+        :raises MkimageError: setfiles is missing or knows no contexts
+        """
+        with self.guest.mounted(), self.guest.bare(_BARE):
+            self.guest.command(selinux_labels.relabel_command(_BARE, path))
+        try:
+            self._session.call("lgetxattr", path, "security.selinux")
+        except CallError as error:  # so setfiles(8) ended well, but did nothing
+            raise MkimageError(*selinux_labels.NO_LABELS) from error
 
     def write_tar(self, target: int) -> None:
         """Write the tree as :func:`~amphora_mkimage.disk.formats.archive` does.
@@ -176,6 +212,10 @@ class ApplianceBuild:
             image = self._work / "offer.raw"
             filesystems.make_volume(self._offer, image, self._console)
             handle.add_drive_opts(os.fspath(image), label=_OFFER, format="raw", readonly=True)
+        if self._network:
+            image = self._work / "scratch.raw"
+            filesystems.make_scratch(image, _SCRATCH_GIB * layout.GIB, self._console)
+            handle.add_drive_opts(os.fspath(image), label=_SCRATCH, **writable)
         if self._tar is not None:
             with self._tar.open("wb") as file:
                 file.truncate(2 * self._size_gib * layout.GIB)  # a hole; many small files take more room in a tar
@@ -186,25 +226,44 @@ class ApplianceBuild:
             self._session.call("mount_options", "noatime", "/dev/sda3", "/")
             self.guest.script("unpack", _device(_BASE), ROOT, what="cannot unpack the base")
             if self._network:
-                self.guest.script("with-network", ROOT, what="cannot give the image a network")
+                self._give_network()
 
-    def _install_bios(self) -> None:
-        guest = self.guest
+    def _give_network(self) -> None:
+        names = appliance_network.FILES
+        self.guest.script("with-network", ROOT, *names, what="cannot give the image a network")
+        for name, content in appliance_network.of_host().items():
+            self.guest.write_append(name, content)
+
+    def _install_bios(self, naming: Naming) -> None:
+        """Write GRUB's boot sector and core image as :meth:`~amphora_mkimage.disk.bootloader.Bootloader.embed` does.
+
+        grub-install would do so too, and leave more beside the modules than is ever read.
+        """
+        guest, prefix, directory = self.guest, naming.prefix, naming.directory
+        guest.mkdir_p(f"{directory}/{_BIOS}")
+        modules = [*guest.glob_expand(f"{_MODULES}/*.mod"), *guest.glob_expand(f"{_MODULES}/*.lst")]
+        guest.command(["cp", "-t", f"{directory}/{_BIOS}", *modules])
+        guest.mkdir_p(_GRUB)
+        guest.write(f"{_GRUB}/load.cfg", bootloader.template("load.cfg", self._uuid, naming).encode())
+        guest.command(naming.core(_BIOS, _GRUB, "biosdisk"))
+        guest.mv(f"{_GRUB}/core", f"{_GRUB}/core.img")
+        guest.command(["cp", f"{_MODULES}/boot.img", _GRUB])
+        kept_from_path = f"{_MODULES}/{prefix}-bios-setup"  # by Debian
+        setup = kept_from_path if guest.exists(kept_from_path) else f"{prefix}-bios-setup"
+        devices = f"{directory}/device.map"
         with self._real_devices() as disk:
-            # Neither font nor translations: GRUB shows no menu. "(hd0)": or its place in this appliance would be noted.
-            guest.mkdir_p("/boot/grub")
-            guest.write("/boot/grub/device.map", f"(hd0) {disk}\n".encode())
-            without = ["--no-floppy", "--fonts=", "--locales=", "--themes="]
-            guest.command(["grub-install", "--target=i386-pc", *without, disk])
-            guest.command(["grub-mkconfig", "-o", "/boot/grub/grub.cfg"])
-            guest.rm_f("/boot/grub/device.map")
+            # "(hd0)": or its place in this appliance would be noted.
+            guest.write(devices, f"(hd0) {disk}\n".encode())
+            guest.command([f"{prefix}-mkconfig", "-o", f"{directory}/grub.cfg"])
+            guest.command([setup, f"--directory={_GRUB}", f"--device-map={devices}", disk])
+            guest.rm_f(devices)
         # Where the disk was among the appliance's: wrong wherever the image starts, and different from build to build.
-        configuration = guest.read_file("/boot/grub/grub.cfg")
-        guest.write("/boot/grub/grub.cfg", re.sub(rb" --hint(?:-\w+)?=\S+", b"", configuration))
+        configuration = guest.read_file(f"{directory}/grub.cfg")
+        guest.write(f"{directory}/grub.cfg", re.sub(rb" --hint(?:-\w+)?=\S+", b"", configuration))
 
-    def _fill_esp(self, distribution: str) -> None:
-        programs = bootloader.esp_programs(self._efi, self.guest.exists)
-        stub = bootloader.esp_stub(distribution)
+    def _fill_esp(self, naming: Naming, folder: str) -> None:
+        programs = bootloader.esp_programs(self._efi, self.guest.exists, folder if naming.on_esp else "")
+        stub = bootloader.esp_stub(folder)
         esp = "/run/esp"
         self.guest.mkdir_p(esp)
         self._session.call("mount_options", "", "/dev/sda2", esp)
@@ -212,7 +271,7 @@ class ApplianceBuild:
             self.guest.mkdir_p(f"{esp}/{directory}")
         for name, path in programs.items():
             self._session.call("cp", path, f"{esp}/{name}")
-        self.guest.write(f"{esp}/{stub}", bootloader.template("esp-grub.cfg", self._uuid, bootloader.DEBIAN).encode())
+        self.guest.write(f"{esp}/{stub}", bootloader.template("esp-grub.cfg", self._uuid, naming).encode())
         self._session.call("umount", esp)
 
     @contextlib.contextmanager

@@ -25,7 +25,8 @@ _SCRIPTS = Path(__file__).with_name("files")
 #: One message of libguestfs holds 4 MiB (guestfs(3), "PROTOCOL LIMITS").
 _CHUNK = 2 << 20
 _OUTPUT_LIMIT = 1 << 20
-_FULL = re.compile(r"No space left on device|not enough free space", re.IGNORECASE)
+#: The last is rpm's.
+_FULL = re.compile(r"No space left on device|not enough free space|more space (needed )?on the /", re.IGNORECASE)
 
 
 class ApplianceGuest:
@@ -53,19 +54,35 @@ class ApplianceGuest:
                 self.script("unmount", ROOT, what="cannot unmount what commands in the image needed")
 
     @contextlib.contextmanager
-    def attached(self, device: str, path: str) -> Iterator[None]:
-        """Mount a device of the appliance at a path in the guest, read-only, for the time of the block.
+    def attached(self, device: str, path: str, *, writable: bool = False) -> Iterator[None]:
+        """Mount a device of the appliance at a path in the guest, for the time of the block.
 
-        :param path: absolute; made where needed, so under /run, of which nothing stays
+        :param path: absolute; made where needed, so best under /run, of which nothing stays
         """
-        place = ROOT + path
         self.mkdir_p(path)
-        self._shell('mount -o ro,nodev,nosuid "$1" "$2"', device, place, what="cannot mount the files of the host")
+        options = f"{'rw' if writable else 'ro'},nodev,nosuid"
+        with self._mount(["-o", options, device], path, "the files of the host"):
+            yield
+
+    @contextlib.contextmanager
+    def bare(self, path: str) -> Iterator[None]:
+        """Show the root filesystem once more, without what is mounted in it, for the time of the block.
+
+        :param path: as for :meth:`attached`
+        """
+        self.mkdir_p(path)
+        with self._mount(["--bind", ROOT], path, "the root filesystem once more"):
+            yield
+
+    @contextlib.contextmanager
+    def _mount(self, words: Sequence[str], path: str, what: str) -> Iterator[None]:
+        place = ROOT + path
+        self._shell('mount "$@"', *words, place, what=f"cannot mount {what}")
         try:
             yield
         finally:
             with contextlib.suppress(MkimageError):
-                self._shell('umount "$1"', place, what="cannot unmount the files of the host")
+                self._shell('umount "$1"', place, what=f"cannot unmount {what}")
 
     # -- verbs, in the order of the protocol -------------------------------------------------------------------------
 

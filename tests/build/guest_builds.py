@@ -155,7 +155,7 @@ def in_appliance(request: Request, material: Material, work: Path, console: Cons
         with build.guest.mounted():
             customise(build.guest, request, console)
         with console.step("install the bootloader"):
-            build.install_bootloader(request.base.distribution)
+            build.install_bootloader(DEBIAN, request.base.distribution)
         with console.step("write the tar"), target.open("wb") as file:
             build.write_tar(file.fileno())
         with console.step("finish the disk"):

@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from rpm_repository import Repository
 
@@ -30,8 +31,10 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         """Stay quiet."""
 
     def do_GET(self) -> None:
-        """Remember what was asked for, and answer."""
+        """Remember what was asked for, and answer; as a proxy for every host where a whole URL is asked for."""
         self.server.requested.append(self.path)
+        if self.path.startswith("http://"):
+            self.path = urlsplit(self.path).path
         super().do_GET()
 
     def send_head(self) -> IO[bytes] | None:  # type: ignore[override]

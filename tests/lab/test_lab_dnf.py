@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 import redhat_tree
 from redhat import DISTRIBUTIONS
+from redhat_builds import MIRRORS
 from rpm_repository import Repository
 from serve import Site, Upstream
 
 from amphora_mkimage import cli, packages, request, settings
-from amphora_mkimage.bases import dnf
+from amphora_mkimage.bases import BASES, dnf, dnf_downloads
+from amphora_mkimage.bases.base import Wish
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages import grub2, network_manager, redhat, selinux
 
-#: The directory of a mirror that holds what BASE_OS_MIRROR should name.
-MIRRORS = {"fedora": "fedora/linux", "centos": "centos-stream", "rocky": "rocky"}
 UNWANTED = ["dosfstools", "firewalld"]  # the first is in the lab's image, the second is nowhere
 
 
@@ -115,6 +116,45 @@ def test_the_boot_loaders_own_tool_reads_our_defaults(root: Path, name: str) -> 
     text = command(root, "sh", "-c", ". /etc/default/grub && echo $GRUB_DEVICE $GRUB_CMDLINE_LINUX")
     assert text == f"LABEL=cloudimg-rootfs {grub2.kernel_options(wanted_request(name))}"
     assert (root / "etc/selinux/config").read_text().splitlines()[-2] == "SELINUX=permissive"
+
+
+def test_a_kept_package_is_not_fetched_again_unless_it_is_another(
+    root: Path, site: Site, name: str, tmp_path: Path
+) -> None:
+    """What lies in dnf's place from an earlier build is compared with the repository's checksum."""
+    mirror, store = f"{site.url}/{MIRRORS[name]}", Store(tmp_path, pytest.fail)
+    store.prepare()
+    wish = Wish(BASES[name], "44", ["traceroute"], [], "kernel")
+
+    def run(damage: bytes = b"") -> bytes:
+        guest = NamespaceGuest(root, Console())
+        try:
+            with guest.mounted():
+                dnf.prepare(guest, name, mirror, {})
+                dnf.metadata(guest)
+                dnf_downloads.restore(guest, store, wish)
+                for path in guest.glob_expand(f"{dnf.CACHE}/*/packages/traceroute-*.rpm"):
+                    guest.write_append(path, damage)
+                dnf.fetch(guest, ["traceroute"], [])
+                (path,) = guest.glob_expand(f"{dnf.CACHE}/*/packages/traceroute-*.rpm")
+                content = guest.read_file(path)
+                dnf._dnf(guest, "install", "--cacheonly", "traceroute", what="cannot install")
+                dnf_downloads.keep(guest, store, wish)
+                guest.command(["rpm", "-e", "traceroute"])
+                dnf.finish(guest)
+        finally:
+            guest.close()
+        return content
+
+    def fetched() -> int:
+        return sum("/traceroute-" in path for path in site.requested)
+
+    first = userns.run(run)
+    assert fetched() == 1
+    assert userns.run(run) == first
+    assert fetched() == 1
+    assert userns.run(lambda: run(b"damage")) == first
+    assert fetched() > 1
 
 
 @pytest.mark.parametrize(("package", "flag"), [("kernel-longterm", "-k"), ("openstack-octavia-amphora-agent", "-p")])

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import configparser
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from amphora_mkimage.bases import dnf, dnf_repositories
+from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, MkimageError
+from amphora_mkimage.guest import appliance_network
+from amphora_mkimage.guest.appliance_guest import _failure
+from amphora_mkimage.guest.namespace import NamespaceGuest
 
 FEDORA = """\
 [fedora]
@@ -35,10 +41,14 @@ CENTOS = "[baseos]\nname=b\nmetalink=https://m.example/m?repo=centos-baseos-$str
 
 
 def rewritten(
-    *texts: str, distribution: str = "fedora", mirror: str = "", environ: dict[str, str] | None = None
+    *texts: str,
+    distribution: str = "fedora",
+    mirror: str = "",
+    environ: dict[str, str] | None = None,
+    address: Callable[[str], str] = str,
 ) -> dict[str, dict[str, str]]:
     parser = configparser.ConfigParser(interpolation=None)
-    parser.read_string(dnf_repositories.rewrite(texts, distribution, mirror, environ or {}))
+    parser.read_string(dnf_repositories.rewrite(texts, distribution, mirror, environ or {}, address))
     return {name: dict(parser[name]) for name in parser.sections()}
 
 
@@ -94,6 +104,24 @@ def test_the_proxys_password_is_an_option_of_its_own() -> None:
     assert (options["proxy_username"], options["proxy_password"]) == ("u", "s:cret")
 
 
+def test_this_hosts_loopback_is_elsewhere_for_an_appliance() -> None:
+    """Also the address of a proxy; but what needs none is decided by the address that the user knows."""
+    environ = {
+        "http_proxy": "http://u:p@localhost:3128",
+        "https_proxy": "http://localhost:3128",
+        "no_proxy": "127.0.0.1",
+    }
+    mirror = "http://me:secret@127.0.0.1:8080/f"
+    found = rewritten(FEDORA, mirror=mirror, environ=environ, address=appliance_network.address)["fedora"]
+    assert found["baseurl"].startswith("http://169.254.2.2:8080/f/releases/")
+    assert found["username"] == "me"
+    assert "proxy" not in found
+    found = rewritten(FEDORA, environ=environ, address=appliance_network.address)["fedora"]
+    assert found["proxy"] == "http://169.254.2.2:3128"
+    assert found["metalink"].startswith("https://mirrors.example/")
+    assert found["gpgkey"].startswith("file:///etc/pki/")
+
+
 def test_what_cannot_be_used_is_refused() -> None:
     with pytest.raises(BadValueError, match="rhel"):
         rewritten(FEDORA, distribution="rhel", mirror="http://m.example")
@@ -116,6 +144,34 @@ def test_what_cannot_be_used_is_refused() -> None:
 )
 def test_remedies(output: str, word: str) -> None:
     assert word in dnf.remedy(output)
+
+
+class FullGuest(NamespaceGuest):
+    """A guest of which every command fails as it does in an appliance, with given last words."""
+
+    last = ""
+
+    def command(self, arguments: list[str]) -> str:
+        raise _failure(f"in the image: {arguments[0]}", [self.last])
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "words"),
+    [
+        ("  installing package kernel-core-6.11 needs 10MB more space on the / filesystem", BadValueError, "-s: "),
+        ("At least 10MB more space needed on the / filesystem.", BadValueError, "-s: "),
+        ("OSError: [Errno 28] No space left on device", BadValueError, "-s: "),
+        ("Error: Cannot download repomd.xml", MkimageError, "cannot read the package repositories: Cannot download"),
+    ],
+)
+def test_a_disk_that_is_too_small(last: str, kind: type[MkimageError], words: str, tmp_path: Path) -> None:
+    guest = FullGuest(tmp_path, Console())
+    guest.last = last
+    with pytest.raises(MkimageError) as caught:
+        dnf.metadata(guest)
+    guest.close()
+    assert type(caught.value) is kind
+    assert caught.value.what.startswith(words)
 
 
 def test_the_newest_kernel() -> None:

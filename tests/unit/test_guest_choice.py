@@ -28,6 +28,15 @@ def plan(run_cli, place: Path, *arguments: str) -> Completed:
     return run_cli("--dry-run", "--no-agent", *where, *arguments, env=environment)
 
 
+@pytest.mark.parametrize("base", ["debian", "fedora", "centos", "rocky", "rhel"])
+def test_every_base_that_starts_from_an_image_can_be_built_in_an_appliance(base: str, run_cli, tmp_path: Path) -> None:
+    (tmp_path / "own.tar").touch()
+    environment = {"DIB_LOCAL_IMAGE": str(tmp_path / "own.tar")}
+    done = run_cli("--dry-run", "--no-agent", "--guest", "appliance", "-i", base, "-c", tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "\nguest     appliance: asked for\n" in done.stdout
+
+
 def plan_without_namespaces(run_cli, place: Path, *arguments: str) -> Completed:
     def work() -> Completed:
         Path("/proc/sys/user/max_user_namespaces").write_text("0")  # of this namespace, not of the host
@@ -42,7 +51,7 @@ def test_what_is_asked_for_is_in_the_plan(guest: str, run_cli, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert f"\nguest     {guest}: asked for\n" in done.stdout
     assert list(tmp_path.iterdir()) == []
-    refused = plan(run_cli, tmp_path, "--guest", guest, "-i", "fedora")
+    refused = plan(run_cli, tmp_path, "--guest", guest, "-i", "debian", "-a", "arm64")
     assert refused.returncode == (2 if guest == "appliance" else 0)
 
 
@@ -84,7 +93,6 @@ def test_a_namespace_that_is_asked_for_is_not_replaced(run_cli, tmp_path: Path) 
     [
         (("-i", "ubuntu-minimal"), "ubuntu-minimal is bootstrapped", "--guest namespace), or take -i ubuntu"),
         (("-i", "debian-minimal"), "debian-minimal is bootstrapped", "--guest namespace), or take -i debian"),
-        (("-i", "fedora"), "-i fedora cannot be built in an appliance yet", "--guest namespace)"),
         (("-i", "debian", "-a", "arm64"), "cannot build for arm64", "--guest namespace)"),
     ],
 )
@@ -149,3 +157,23 @@ def test_an_image_that_is_not_what_it_should_be(
     assert words in done.stderr
     assert "appliance (" not in done.stderr
     assert list(output.iterdir()) == list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "links", "status", "words"),
+    [
+        ({"etc/x": ""}, {}, 1, "the base image lacks one of"),
+        ({IDENTITY: "ID=fedora\nVERSION_ID=43\n"}, {}, 3, "-d 44: the base image is"),
+        ({"x": ""}, {IDENTITY: "/etc/os-release"}, 1, "leads out of it"),
+    ],
+)
+def test_an_image_of_red_hats_family_is_looked_at_before_there_is_an_appliance(
+    files: dict[str, str], links: dict[str, str], status: int, words: str, run_cli, tmp_path: Path
+) -> None:
+    environment = {"DIB_LOCAL_IMAGE": str(own_image(tmp_path, files, links))}
+    where = ("-o", tmp_path / "a", "-w", tmp_path / "w", "-c", tmp_path / "c")
+    done = run_cli("--guest", "appliance", "-i", "fedora", "-d", "44", "--no-agent", *where, env=environment)
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert "appliance (" not in done.stderr
+    assert list((tmp_path / "w").iterdir()) == []

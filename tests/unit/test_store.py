@@ -80,6 +80,31 @@ def test_a_base_goes_in_and_comes_out(store: Store, damage: list[str]) -> None:
     assert damage == []
 
 
+def test_rpms_and_their_list_go_in_and_come_out(store: Store, damage: list[str]) -> None:
+    assert store.rpm(DIGEST) is None
+    assert store.rpm_list("k") is None
+    store.put_rpm(DIGEST, CONTENT)
+    for content in (b"[1]", b"[2]"):
+        store.put_rpm_list("k", content)
+    assert store.rpm(DIGEST) == CONTENT
+    assert store.rpm_list("k") == b"[2]"
+    assert damage == []
+
+
+@pytest.mark.parametrize("name", [DIGEST, "k.list"])
+def test_a_damaged_rpm_or_list_is_removed(name: str, store: Store, damage: list[str]) -> None:
+    store.put_rpm(DIGEST, CONTENT)
+    store.put_rpm_list("k", CONTENT)
+    content = bytearray((store.rpms / name).read_bytes())
+    content[-1] ^= 1
+    (store.rpms / name).write_bytes(content)
+    assert (store.rpm(DIGEST) is None) == (name == DIGEST)
+    assert (store.rpm_list("k") is None) == (name != DIGEST)
+    assert len(damage) == 1
+    assert name in damage[0]
+    assert not (store.rpms / name).exists()
+
+
 def test_nothing_is_visible_before_the_end(store: Store) -> None:
     with store.writing_base("key") as file:
         file.write(CONTENT)
