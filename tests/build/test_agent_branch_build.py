@@ -108,7 +108,7 @@ def test_the_checkout_is_installed_like_the_released_wheel(image: Image, cache_d
         rows = csv.reader(io.StringIO(wheel.read(names[0]).decode()))
         released = {row[0] for row in rows if ".dist-info/" not in row[0] and ".data/" not in row[0]}
     wanted = {name for name in released if "/tests/" not in name}
-    assert len(wanted) > 20
+    assert len(wanted) > 10
     assert not {name for name in wanted if f"{SITE}/{name}" not in image.members}
     here = {name.removeprefix(f"{SITE}/") for name, member in image.members.items() if member.isfile()}
     top = project.replace("-", "_")
@@ -117,7 +117,7 @@ def test_the_checkout_is_installed_like_the_released_wheel(image: Image, cache_d
 
 
 def test_no_repository_no_compiler_no_installer(image: Image) -> None:
-    assert not [name for name in image.members if "/.git" in name or name.startswith(f"{VENV}/bin/pip")]
+    assert not [name for name in image.members if "/.git/" in name or name.startswith(f"{VENV}/bin/pip")]
     assert not image.members.keys() & {"usr/bin/gcc", "usr/bin/cc", "usr/bin/git", "opt/amphora-agent"}
 
 
