@@ -34,6 +34,7 @@ INSTALLED_BYTES = 160_000_000
 _FILES = Path(__file__).with_name("files")
 _IMPORTS = _FILES / "import_commands.py"
 _OFFERED = "/run/offered-agent"
+_INSTALL = ("install", "--no-index", "--no-deps", "--require-hashes", "--no-compile", "--root-user-action=ignore")
 _SCRIPT = "/run/amphora-import-commands.py"
 _PYTHON = "/usr/bin/python3"
 #: Where Debian's Python has the distribution's modules.
@@ -62,24 +63,31 @@ class Agent:
     :param python: version of the image's Python, "3.13"
     :param packages: files that it is installed from, with the installer
     :param modules: names of modules that are taken from the distribution's Python
+    :param builders: names of packages that are removed again, because they only build others
     """
 
     python: str
     packages: tuple[Package, ...]
     origin: Origin = RELEASED
     modules: tuple[str, ...] = ()
+    builders: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """Key of its environment in the cache."""
         programs = [path.read_bytes() for path in (Path(__file__), _IMPORTS)]
         files = [f"{p.sha256} {p.file}" for p in self.packages]
-        return key_of("agent", self.python, *files, *self.modules, *programs)
+        return key_of("agent", self.python, *files, *self.modules, *self.builders, *programs)
 
     @property
     def installed(self) -> list[Package]:
-        """What ends up in the environment."""
+        """What is installed in the environment."""
         return [package for package in self.packages if package.name != INSTALLER]
+
+    @property
+    def kept(self) -> list[Package]:
+        """What is there in the end."""
+        return [package for package in self.installed if package.name not in self.builders]
 
     @property
     def version(self) -> str:
@@ -95,9 +103,7 @@ class Agent:
             "python": self.python,
             "path": VENV,
             **({"modules_of_the_distribution": list(self.modules)} if self.modules else {}),
-            "packages": [
-                {"name": p.name, "version": p.version, "file": p.file, "sha256": p.sha256} for p in self.installed
-            ],
+            "packages": [{"name": p.name, "version": p.version, "file": p.file, "sha256": p.sha256} for p in self.kept],
         }
 
 
@@ -108,7 +114,8 @@ def choose(python: str, arch: str) -> Agent:
     :param arch: dpkg's name of the architecture
     :raises BadValueError: the lock has none for it
     """
-    return Agent(python, tuple(lock.select(python, arch)))
+    used = tuple(package for package in lock.read() if package.name not in lock.UNUSED)
+    return Agent(python, tuple(lock.select(python, arch, used)), builders=("setuptools",))
 
 
 def prepare(agent: Agent, arch: str, store: Store, console: Console, *, snapshot: bool) -> None:
@@ -174,7 +181,14 @@ def make(agent: Agent, guest: Guest, offered: str) -> None:
     # Wheels first: among them is what builds the few packages that have none, which are pure Python.
     for source in (False, True):
         options = ["--no-build-isolation", "--use-pep517"] if source else ["--only-binary=:all:"]
-        _pip(guest, offered, installer, [*options, f"--requirement={offered}/{_list(source)}"])
+        _pip(
+            guest,
+            offered,
+            installer,
+            [*_INSTALL, f"--find-links={offered}", *options, "-r", f"{offered}/{_list(source)}"],
+        )
+    if agent.builders:
+        _pip(guest, offered, installer, ["uninstall", "--yes", *agent.builders])
     for module in agent.modules:
         found = guest.glob_expand(f"{_DISTRIBUTION}/{module}*")
         guest.command(["cp", "-r", "--", *found, f"{VENV}/lib/python{agent.python}/site-packages/"])
@@ -205,11 +219,10 @@ def _list(source: bool) -> str:
 
 def _pip(guest: Guest, offered: str, installer: str, arguments: Sequence[str]) -> None:
     # A wheel of pip is run as it is: it never has to be installed, nor removed.
-    pip = ["env", f"PYTHONPATH={offered}/{installer}", f"{VENV}/bin/python", "-m", "pip", "--isolated", "install"]
-    options = ["--no-index", f"--find-links={offered}", "--no-deps", "--require-hashes", "--no-compile"]
-    quiet = ["--no-cache-dir", "--disable-pip-version-check", "--no-input", "--root-user-action=ignore"]
+    pip = ["env", f"PYTHONPATH={offered}/{installer}", f"{VENV}/bin/python", "-m", "pip", "--isolated"]
+    quiet = ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     try:
-        guest.command([*pip, *options, *quiet, *arguments])
+        guest.command([*pip, *quiet, *arguments])
     except MkimageError as error:
         what = "cannot install the amphora agent in the image"
         raise MkimageError(what, "build without it: --no-agent", tail=error.tail) from error

@@ -14,7 +14,12 @@ from pathlib import Path
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.errors import BadValueError, MkimageError
 
-LOCK = Path(__file__).with_name("files") / "agent.lock"
+_FILES = Path(__file__).with_name("files")
+LOCK = _FILES / "agent.lock"
+#: Names of projects in the lock that no amphora needs.
+UNUSED = frozenset(
+    line for line in (_FILES / "unused.txt").read_text(encoding="ascii").splitlines() if not line.startswith("#")
+)
 #: Installs the others, and is not installed itself.
 INSTALLER = "pip"
 _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>.+)")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from amphora_mkimage.agent import install
+from amphora_mkimage.agent import install, lock
 
 
 @pytest.fixture(scope="session")
 def octavia_python(cache_dir: Path) -> Path:
     """The interpreter of an environment with the released octavia, all of it as the agent's lock file says."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    agent = install.choose(version, "amd64")
+    agent = install.Agent(version, tuple(lock.select(version, "amd64")))
     place = cache_dir / "lab" / f"octavia-{agent.version}-python{version}-{agent.key[:12]}"
     python = place / "bin/python"
     if (place / "complete").exists():

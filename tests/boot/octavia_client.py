@@ -39,7 +39,8 @@ from amphora_mkimage.boot.heartbeat import Capture
 LB = "sample_loadbalancer_id_1"
 HTTPS, HTTP, UDP = "sample_listener_id_1", "sample_listener_id_2", str(uuid.uuid4())
 SECONDS = 240
-PEER = "10.0.0.42"
+#: The other amphora of a pair. A member's address, because somebody has to answer ARP before packets are sent there.
+PEER = "10.0.0.98"
 VRRP, UDP_PROTOCOL = 112, 17
 
 

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from amphora_mkimage.agent import install, lock
 from amphora_mkimage.boot import agent, command, vip
 from amphora_mkimage.boot.api import Client
 from amphora_mkimage.boot.session import UNITS_SECONDS, Session
@@ -106,3 +108,13 @@ def test_octavias_client(
     assert drive.result["seconds"].keys() >= CALLS
     assert drive.result["info"]["haproxy_version"]
     assert drive.result["details"]["cpu_count"] == 2
+
+
+def test_what_is_left_out_is_what_no_command_imports(octavia_python: Path) -> None:
+    script = REPOSITORY / "amphora_mkimage/agent/files/import_commands.py"
+    argv = [octavia_python, Path(__file__).with_name("imported.py"), script, *install.COMMANDS]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    imported = {re.sub(r"[-_.]+", "-", name).lower() for name in done.stdout.split()}
+    locked = {package.name for package in lock.read()}
+    # What installs and builds the others; and a module that Python 3.13 has no longer.
+    assert imported - {"setuptools", "legacy-cgi"} == locked - lock.UNUSED - {"pip", "setuptools", "legacy-cgi"}

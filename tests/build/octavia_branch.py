@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fault_server import Fault, FaultServer
 
-from amphora_mkimage.agent import download, install
+from amphora_mkimage.agent import download, lock
 from amphora_mkimage.agent.lock import Package
 from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.store import Store
@@ -114,7 +114,7 @@ def fill_index(server: FaultServer, cache: Path) -> None:
 
 
 def _packages() -> list[Package]:
-    return [package for package in install.choose(PYTHON, "amd64").packages if package.name not in SOURCES]
+    return [package for package in lock.select(PYTHON, "amd64") if package.name not in SOURCES]
 
 
 def _store(cache: Path) -> Store:

@@ -38,14 +38,14 @@ def members(built) -> dict[str, tarfile.TarInfo]:
 def test_the_manifest_has_every_package_of_it(built) -> None:
     found = json.loads(built.manifest.read_text())["agent"]
     assert (found["octavia"], found["python"]) == (AGENT.version, "3.13")
-    assert [package["sha256"] for package in found["packages"]] == [package.sha256 for package in AGENT.installed]
+    assert [package["sha256"] for package in found["packages"]] == [package.sha256 for package in AGENT.kept]
 
 
 def test_what_the_manifest_says_is_installed(members, built) -> None:
     pattern = re.compile(rf"{VENV}/lib/python3\.13/site-packages/([^/]+)-([^-/]+)\.dist-info")
     found = {match.groups() for match in map(pattern.fullmatch, members) if match}
     names = {(re.sub(r"[-_.]+", "-", name).lower(), version) for name, version in found}
-    assert names == {(package.name, package.version) for package in AGENT.installed}
+    assert names == {(package.name, package.version) for package in AGENT.kept}
 
 
 def test_its_commands_and_units(members) -> None:

@@ -17,7 +17,7 @@ import pytest
 from fault_server import FaultServer, running
 from octavia_branch import BRANCH, Repositories
 
-from amphora_mkimage.agent import install
+from amphora_mkimage.agent import install, lock
 from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.verify.command import verify
@@ -102,7 +102,7 @@ def test_manifest_and_image_say_what_it_is(image: Image) -> None:
 @pytest.mark.parametrize("project", ["octavia", "octavia-lib"])
 def test_the_checkout_is_installed_like_the_released_wheel(image: Image, cache_dir: Path, project: str) -> None:
     """File by file: what pbr asks git for, it finds without one."""
-    (package,) = (p for p in install.choose(octavia_branch.PYTHON, "amd64").packages if p.name == project)
+    (package,) = (p for p in lock.select(octavia_branch.PYTHON, "amd64") if p.name == project)
     with zipfile.ZipFile(Store(cache_dir, print).wheels / package.sha256) as wheel:
         names = [name for name in wheel.namelist() if name.endswith(".dist-info/RECORD")]
         rows = csv.reader(io.StringIO(wheel.read(names[0]).decode()))
