@@ -22,7 +22,7 @@ COMMANDS = {
     "build": "build an image (the default)",
     "check": "tell what this host can do, and what to install or allow",
     "verify": "tell whether an image is a complete amphora",
-    "boot": "start a copy-on-write view of an image in qemu and tell whether it runs",
+    "boot": "boot an image in qemu, without writing to it, and drive its agent as Octavia's controller would",
 }
 
 

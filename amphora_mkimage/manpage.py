@@ -26,7 +26,7 @@ README, MAN_PAGE, COMPLETION = "README.md", "docs/amphora-mkimage.1", "docs/comp
 TABLE_BEGIN, TABLE_END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
 
 _STATUS = {
-    ExitStatus.OK: "Built; or verified and complete; or booted and running.",
+    ExitStatus.OK: "Built; or verified and complete; or booted, running, and driven without an error.",
     ExitStatus.FAILED: "The build failed, or the image lacks something, or does not run.",
     ExitStatus.HOST: "This host cannot do it; check says what to install or allow.",
     ExitStatus.BAD_VALUE: "An option or variable has a value that cannot be used.",

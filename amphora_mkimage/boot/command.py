@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         default=haproxy.DEFAULT_CONFIG,
-        help="run the guest's haproxy with this configuration, in which a frontend has to listen for plain HTTP on"
-        " every address (default: a frontend on port 80 with a fixed answer)",
+        help="also run the guest's haproxy with this configuration, in which a frontend has to listen for plain HTTP on"
+        " every address (default: a frontend on port 80 with a fixed answer, and only where there is no amphora agent)",
     )
     parser.add_argument(
         "--timeout",
