@@ -25,6 +25,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from amphora_mkimage.agent import lock
 from amphora_mkimage.plan import Plan
 
 HERE = Path(__file__).parent
@@ -113,7 +114,9 @@ class DiskimageBuilder:
     def _prepare_sources(self) -> None:
         agent = self.work.agent
         assert agent is not None
-        versions = {package.name: package.version for package in agent.installed}
+        # All that is locked: ours leaves out half of it, and diskimage-builder does not.
+        locked = lock.select(agent.python, self.work.request.arch)
+        versions = {package.name: package.version for package in locked if package.name != lock.INSTALLER}
         for project in ("octavia", "octavia-lib"):
             self._repository(project, versions[project])
         lines = [f"{name}==={version}" for name, version in versions.items() if name not in ("octavia", "octavia-lib")]
