@@ -26,7 +26,7 @@ from octavia.amphorae.backends.health_daemon import status_message
 from octavia.amphorae.drivers.haproxy import exceptions
 from octavia.amphorae.drivers.haproxy.rest_api_driver import AmphoraAPIClient1_0, AmphoraAPIClientBase
 from octavia.amphorae.drivers.keepalived.jinja.jinja_cfg import KeepalivedJinjaTemplater
-from octavia.common import config
+from octavia.common import config, constants
 from octavia.common.jinja.haproxy.combined_listeners.jinja_cfg import JinjaTemplater
 from octavia.common.jinja.lvs.jinja_cfg import LvsJinjaTemplater
 from octavia.common.tls_utils import cert_parser
@@ -279,7 +279,7 @@ def rotate(amphora: Amphora) -> None:
     """A controller's maintenance: rules of an interface, another heartbeat key, a new certificate of the agent."""
     client, amp, place = amphora.client, amphora.amp, amphora.place
     with amphora.step("set_interface_rules"):
-        rules = [{"protocol": "TCP", "cidr": None, "port": 80}, {"protocol": "VRRP", "cidr": f"{PEER}/32", "port": 112}]
+        rules = [{"protocol": "TCP", "cidr": None, "port": 80}, {"protocol": constants.VRRP, "cidr": f"{PEER}/32", "port": 112}]
         client.set_interface_rules(amp, amphora.network["vrrp_ip"], rules)
     assert amphora.get(80).status == 200
     with amphora.step("update_agent_config"):
