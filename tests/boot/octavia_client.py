@@ -279,7 +279,8 @@ def rotate(amphora: Amphora) -> None:
     """A controller's maintenance: rules of an interface, another heartbeat key, a new certificate of the agent."""
     client, amp, place = amphora.client, amphora.amp, amphora.place
     with amphora.step("set_interface_rules"):
-        rules = [{"protocol": "TCP", "cidr": None, "port": 80}, {"protocol": constants.VRRP, "cidr": f"{PEER}/32", "port": 112}]
+        peer = {"protocol": constants.VRRP, "cidr": f"{PEER}/32", "port": 112}
+        rules = [{"protocol": "TCP", "cidr": None, "port": 80}, peer]
         client.set_interface_rules(amp, amphora.network["vrrp_ip"], rules)
     assert amphora.get(80).status == 200
     with amphora.step("update_agent_config"):

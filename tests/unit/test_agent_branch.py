@@ -136,10 +136,12 @@ def test_all_that_is_needed_is_fetched_and_nothing_of_it_runs(world: World, tmp_
     assert not world.ran.exists()
     for package in agent.installed:
         assert world.store.take_wheel(package.sha256, tmp_path / "file")
+    check_record(world, agent)
+    check_source(world, agent, tmp_path)
 
 
-def test_what_went_in_is_recorded(world: World) -> None:
-    agent = world.resolve()
+def check_record(world: World, agent: Agent) -> None:
+    """What went in is recorded."""
     facts = agent.facts
     assert facts["source"] == "branch"
     assert {name: found["commit"] for name, found in facts["commits"].items()} == world.commits
@@ -153,8 +155,8 @@ def test_what_went_in_is_recorded(world: World) -> None:
     }
 
 
-def test_the_source_has_what_pbr_asks_of_one(world: World, tmp_path: Path) -> None:
-    agent = world.resolve()
+def check_source(world: World, agent: Agent, tmp_path: Path) -> None:
+    """The source has what pbr asks of one."""
     (package,) = (package for package in agent.packages if package.name == "octavia-lib")
     assert world.store.take_wheel(package.sha256, tmp_path / "source")
     with tarfile.open(tmp_path / "source") as archive:
