@@ -133,8 +133,9 @@ def table(
 
 def shimmed(shims: list[str]) -> str:
     """Say openly what was replaced on this host."""
-    replaced = f"this host has no sudo or no device mapper: `dib/shims/` replaced {', '.join(shims)}" if shims else ""
-    return f"\n{replaced or 'no tool of the host was replaced'}.\n".capitalize() + (
+    replaced = f"This host has no sudo or no device mapper: `dib/shims/` replaced {', '.join(shims)}"
+    return (
+        f"\n{replaced if shims else 'No tool of the host was replaced'}.\n"
         "What else differs from Octavia's CI stands in `dib/diskimage_builder.py`.\n"
     )
 
