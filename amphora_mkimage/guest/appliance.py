@@ -38,7 +38,7 @@ _SCRATCH_GIB = 16
 _BIOS = "i386-pc"
 _MODULES = f"/usr/lib/grub/{_BIOS}"
 #: In the guest, of which nothing stays.
-_GRUB, _BARE = "/run/amphora-grub", "/run/amphora-tree"
+_BARE = "/run/amphora-tree"
 
 
 def _device(label: str) -> str:
@@ -243,11 +243,13 @@ class ApplianceBuild:
         guest.mkdir_p(f"{directory}/{_BIOS}")
         modules = [*guest.glob_expand(f"{_MODULES}/*.mod"), *guest.glob_expand(f"{_MODULES}/*.lst")]
         guest.command(["cp", "-t", f"{directory}/{_BIOS}", *modules])
-        guest.mkdir_p(_GRUB)
-        guest.write(f"{_GRUB}/load.cfg", bootloader.template("load.cfg", self._uuid, naming).encode())
-        guest.command(naming.core(_BIOS, _GRUB, "biosdisk"))
-        guest.mv(f"{_GRUB}/core", f"{_GRUB}/core.img")
-        guest.command(["cp", f"{_MODULES}/boot.img", _GRUB])
+        # On the disk: grub-bios-setup looks which device its files lie on.
+        scratch = f"{directory}/amphora"
+        guest.mkdir_p(scratch)
+        guest.write(f"{scratch}/load.cfg", bootloader.template("load.cfg", self._uuid, naming).encode())
+        guest.command(naming.core(_BIOS, scratch, "biosdisk"))
+        guest.mv(f"{scratch}/core", f"{scratch}/core.img")
+        guest.command(["cp", f"{_MODULES}/boot.img", scratch])
         kept_from_path = f"{_MODULES}/{prefix}-bios-setup"  # by Debian
         setup = kept_from_path if guest.exists(kept_from_path) else f"{prefix}-bios-setup"
         devices = f"{directory}/device.map"
@@ -255,8 +257,9 @@ class ApplianceBuild:
             # "(hd0)": or its place in this appliance would be noted.
             guest.write(devices, f"(hd0) {disk}\n".encode())
             guest.command([f"{prefix}-mkconfig", "-o", f"{directory}/grub.cfg"])
-            guest.command([setup, f"--directory={_GRUB}", f"--device-map={devices}", disk])
+            guest.command([setup, f"--directory={scratch}", f"--device-map={devices}", disk])
             guest.rm_f(devices)
+        guest.rm_rf(scratch)
         # Where the disk was among the appliance's: wrong wherever the image starts, and different from build to build.
         configuration = guest.read_file(f"{directory}/grub.cfg")
         guest.write(f"{directory}/grub.cfg", re.sub(rb" --hint(?:-\w+)?=\S+", b"", configuration))

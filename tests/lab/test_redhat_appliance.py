@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +44,27 @@ def unlabelled(tree: Mapping[str, Entry]) -> dict[str, Entry]:
         path: dataclasses.replace(entry, xattrs=tuple(pair for pair in entry.xattrs if pair[0] != _LABEL))
         for path, entry in tree.items()
     }
+
+
+def test_centos_with_switches(redhat_upstream: Upstream, run_cli, tmp_path: Path) -> None:
+    """All but -y, for which the lab lacks crypto-policies, as Debian does."""
+    switches = ("-e", "-n", "-m", "-r", "secret", "-k", "kernel")
+    said = build(redhat_upstream("centos"), run_cli, tmp_path, "centos", "-t", "qcow2,tar", *switches)
+    assert "] cache the packages\n" in said
+    assert list((tmp_path / "cache/amphora-mkimage/rpms").glob("*.list"))
+    manifest = json.loads((tmp_path / "appliance.tar.manifest.json").read_text())
+    names = {package["name"] for package in manifest["packages"]}
+    assert names >= {"haproxy", "tuned"}
+    assert not names & {"openssh-server", "irqbalance"}
+    with tarfile.open(tmp_path / "appliance.tar") as tar:
+        texts = []
+        for name in ("selinux/config", "default/grub", "shadow"):
+            file = tar.extractfile(f"./etc/{name}")
+            assert file is not None
+            texts.append(file.read().decode())
+    assert "SELINUX=enforcing" in texts[0].splitlines()
+    assert "isolcpus=1-N" in texts[1]
+    assert any(line.startswith("root:$y$") for line in texts[2].splitlines())
 
 
 def test_fedora_is_the_same_in_either_guest(redhat_upstream: Upstream, run_cli, tmp_path: Path) -> None:
