@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault_server import Fault, FaultServer
+from fault_server import FaultServer
+from package_index import add, git
 
 from amphora_mkimage.agent import download, lock
 from amphora_mkimage.agent.lock import Package
@@ -53,12 +54,12 @@ class Repositories:
         place = self.directory / project
         for name, text in files.items():
             (place / name).write_text(text)
-        _git(place, "commit", "--quiet", "--all", "--allow-empty", "--message=x")
+        git(place, "commit", "--quiet", "--all", "--allow-empty", "--message=x")
         return self.head(project)
 
     def head(self, project: str) -> str:
         """Id of the commit that the branch is at."""
-        return _git(self.directory / project, "rev-parse", BRANCH).strip()
+        return git(self.directory / project, "rev-parse", BRANCH).strip()
 
 
 def index_variables(server: FaultServer) -> dict[str, str]:
@@ -88,10 +89,10 @@ def make(directory: Path, cache: Path) -> Repositories:
         place = (directory / package.file.removesuffix(".tar.gz")).rename(directory / project)
         for path in (*(place / name for name in _MADE), *place.glob("*.egg-info")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        _git(place, "init", "--quiet", f"--initial-branch={BRANCH}")
-        _git(place, "add", "--all", "--force")
-        _git(place, "commit", "--quiet", "--message=x")
-        _git(place, "tag", "--annotate", "--message=x", package.version)
+        git(place, "init", "--quiet", f"--initial-branch={BRANCH}")
+        git(place, "add", "--all", "--force")
+        git(place, "commit", "--quiet", "--message=x")
+        git(place, "tag", "--annotate", "--message=x", package.version)
     made = Repositories(directory)
     made.commit("octavia", {})
     pins = [package for package in _packages() if package.name not in (*SOURCES, "setuptools", "pip")]
@@ -106,11 +107,7 @@ def fill_index(server: FaultServer, cache: Path) -> None:
     packages = [*_packages(), _SETUPTOOLS]
     download.fetch(packages, PYTHON, "amd64", store, Console(io.StringIO()))
     for package in packages:
-        page = f"/simple/{package.name}/"
-        link = f'<a href="/files/{package.file}#sha256={package.sha256}">{package.file}</a>\n'
-        server.files[f"/files/{package.file}"] = (store.wheels / package.sha256).read_bytes()
-        server.files[page] = server.files.get(page, b"") + link.encode()
-        server.faults[page] = Fault(headers={"Content-Type": "text/html"})
+        add(server, package.file, (store.wheels / package.sha256).read_bytes(), package.sha256)
 
 
 def _packages() -> list[Package]:
@@ -121,9 +118,3 @@ def _store(cache: Path) -> Store:
     store = Store(cache, print)
     store.prepare()
     return store
-
-
-def _git(place: Path, *words: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
-    argv = ["git", *identity, "-c", "tag.gpgsign=false", *words]
-    return subprocess.run(argv, cwd=place, check=True, capture_output=True, text=True).stdout

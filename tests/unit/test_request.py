@@ -11,10 +11,12 @@ import pytest
 from make_request import make
 from public import PYTHON, public_root
 
-from amphora_mkimage import cli, packages, settings
+from amphora_mkimage import cli, packages, plan, settings
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import BASES, mirror
 from amphora_mkimage.errors import BadValueError, ExitStatus
+from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.guest.choose import Choice
 
 
 def status_and_text(
@@ -338,3 +340,28 @@ def test_passwords_of_repositories_stay_in_them() -> None:
     assert wish.branch is not None
     assert wish.branch.agent.repository.login == ("user", "sesame")
     assert "sesame" not in f"{wish!r}{wish.summary}{wish.branch}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "lines"),
+    [
+        (
+            ("-g", "stable/2026.1"),
+            {
+                "DIB_REPOLOCATION_amphora_agent": "https://user:sesame@git.example/octavia",
+                "DIB_REPOREF_octavia_lib": "x",
+            },
+            ["octavia stable/2026.1 of https://git.example/octavia, octavia-lib x beside it", "upper-constraints.txt"],
+        ),
+        (("-p",), {}, ["agent     the distribution's package", "agent: octavia-agent"]),
+        ((), {}, ["agent     octavia ", " for Python 3.13, "]),
+    ],
+)
+def test_the_plan_says_which_agent(
+    argv: tuple[str, ...], environ: dict[str, str], lines: list[str], tmp_path: Path
+) -> None:
+    made = plan.make(make(*argv, BASE_OS_MIRROR="http://mirror.example/debian", **environ))
+    text = made.describe([], Store(tmp_path, print), Choice("namespace", "x"))
+    for line in lines:
+        assert line in text
+    assert "sesame" not in text

@@ -86,29 +86,30 @@ def commit(repository: Path, files: Mapping[str, str], *, branch: str = "", tag:
     :param tag: to set on the commit
     """
     if not repository.exists():
-        _git(repository.parent, "init", "--quiet", "--initial-branch=master", str(repository))
+        git(repository.parent, "init", "--quiet", "--initial-branch=master", str(repository))
     if branch:
-        _git(repository, "checkout", "--quiet", "-B", branch)
+        git(repository, "checkout", "--quiet", "-B", branch)
     for path, text in files.items():
         (repository / path).parent.mkdir(parents=True, exist_ok=True)
         (repository / path).write_text(text)
-    _git(repository, "add", "--all", "--force")
-    _git(repository, "commit", "--quiet", "--allow-empty", "--message=x")
+    git(repository, "add", "--all", "--force")
+    git(repository, "commit", "--quiet", "--allow-empty", "--message=x")
     if tag:
-        _git(repository, "tag", "--annotate", "--message=x", tag)
-    return _git(repository, "rev-parse", "HEAD").strip()
+        git(repository, "tag", "--annotate", "--message=x", tag)
+    return git(repository, "rev-parse", "HEAD").strip()
 
 
 def serve_repository(server: FaultServer, repository: Path, top: str) -> str:
     """Serve a repository over what git calls the dumb protocol (gitprotocol-http(5)); gives its URL."""
-    _git(repository, "update-server-info")
+    git(repository, "update-server-info")
     for path in (repository / ".git").rglob("*"):
         if path.is_file():
             server.files[f"{top}/{path.relative_to(repository / '.git')}"] = path.read_bytes()
     return f"{server.url}{top}"
 
 
-def _git(place: Path, *words: str) -> str:
+def git(place: Path, *words: str) -> str:
+    """Run git as somebody with a name; what it printed."""
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"]
     argv = ["git", *identity, "-c", "tag.gpgsign=false", *words]
     return subprocess.run(argv, cwd=place, check=True, capture_output=True, text=True).stdout
