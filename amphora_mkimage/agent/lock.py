@@ -126,6 +126,6 @@ def select(python: str, arch: str, packages: tuple[Package, ...] | None = None) 
     if missing:
         raise BadValueError(
             f"-a {arch}: the amphora agent cannot be had for Python {python}: no wheel of {', '.join(missing[:3])}",
-            "build without the agent: --no-agent",
+            "take the distribution's agent (-p), or build without one (--no-agent)",
         )
     return [package for _, package in chosen.values()]
