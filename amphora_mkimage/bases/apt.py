@@ -25,9 +25,15 @@ FILES = Path(__file__).with_name("files")
 
 _POLICY = "/usr/sbin/policy-rc.d"
 _SCRIPT = "/run/amphora-script"
-_UNWANTED = "/etc/dpkg/dpkg.cfg.d/90-amphora-no-documentation"
+_UNWANTED = "/etc/dpkg/dpkg.cfg.d/90-amphora-unread"
+#: Builds of GRUB for CD-ROMs and the network, and unsigned twins of the signed ones: nothing starts from them.
+_OTHER_GRUBS = (
+    "/usr/lib/grub/*-efi/monolithic/*",
+    "/usr/lib/grub/*-efi-signed/gcd*",
+    "/usr/lib/grub/*-efi-signed/grubnet*",
+)
 #: What no amphora reads. Copyright files stay: redistribution asks for them (deb-policy 12.5).
-NO_DOCUMENTATION = (
+UNREAD = (
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/man/*",
@@ -35,6 +41,7 @@ NO_DOCUMENTATION = (
     "path-exclude=/usr/share/lintian/*",
     "path-exclude=/usr/share/locale/*",
     "path-include=/usr/share/locale/locale.alias",
+    *(f"path-exclude={pattern}" for pattern in _OTHER_GRUBS),
 )
 _OPTIONS = (
     f"Dir::State::Lists={OFFERED}/lists",
@@ -87,7 +94,7 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
     :param removed: names of installed packages
     :raises MkimageError: apt or a package's script failed
     """
-    guest.write(_UNWANTED, "".join(f"{line}\n" for line in NO_DOCUMENTATION).encode())
+    guest.write(_UNWANTED, "".join(f"{line}\n" for line in UNREAD).encode())
     own_policy = not guest.exists(_POLICY)
     if own_policy:
         put_script(guest, _POLICY, "policy-rc.d")
@@ -101,8 +108,8 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
         guest.rm_f(_POLICY)
     for directory, kept in (("doc", "copyright"), ("locale", "locale.alias")):
         guest.command(["find", f"/usr/share/{directory}", "-type", "f", "!", "-name", kept, "-delete"])
-    for directory in ("man", "info", "lintian"):
-        for path in guest.glob_expand(f"/usr/share/{directory}/*"):
+    for pattern in ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/lintian/*", *_OTHER_GRUBS):
+        for path in guest.glob_expand(pattern):
             guest.rm_rf(path)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.bases import unpacked
-from amphora_mkimage.bases.apt import FILES, NO_DOCUMENTATION
+from amphora_mkimage.bases.apt import FILES, UNREAD
 from amphora_mkimage.bases.archive import Archive, Deb, fetching
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
@@ -32,7 +32,7 @@ def key(debs: Sequence[Deb], arch: str, release: str, sources: str) -> str:
     :param sources: the sources.list text, which stays in the tree
     """
     programs = (Path(__file__), *sorted((HOOKS / "bootstrap").iterdir()), *sorted(FILES.iterdir()))
-    return key_of(arch, release, sources, *(deb.sha256 for deb in debs), *map(Path.read_bytes, programs))
+    return key_of(arch, release, sources, *UNREAD, *(deb.sha256 for deb in debs), *map(Path.read_bytes, programs))
 
 
 def make(
@@ -88,7 +88,7 @@ def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: st
         "--skip=check/qemu",
         # The indexes are here already; mmdebstrap's own clean-up of lists and archives is left on.
         "--skip=update",
-        *(f"--dpkgopt={option}" for option in NO_DOCUMENTATION),
+        *(f"--dpkgopt={option}" for option in UNREAD),
         '--aptopt=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false"',
         f"--include={','.join(packages)}",
         f"--hook-dir={HOOKS / 'bootstrap'}",

@@ -8,7 +8,13 @@ import importlib.metadata
 import sys
 
 LATER_GROUPS = ("octavia.amphora.udp_api_server", "octavia.amphora.health_daemon")
-LATER = ("gunicorn.workers.sync", "gunicorn.glogging", "werkzeug.serving")
+LATER = (
+    "gunicorn.workers.sync",
+    "gunicorn.glogging",
+    "werkzeug.serving",
+    # The default transport of oslo.messaging, which octavia makes ready in every program (octavia/common/rpc.py).
+    "oslo_messaging._drivers.impl_rabbit",
+)
 
 points = importlib.metadata.entry_points()
 commands = {point.name: point for point in points.select(group="console_scripts")}
