@@ -77,7 +77,7 @@ def test_the_agent_of_a_package_has_our_names_and_not_its_own(guest: RecordingGu
     """Beside files as Debian's package has them."""
     for path in ("/usr/lib/systemd/system", "/etc/sysctl.d", "/etc/logrotate.d", "/usr/bin", "/usr/local/bin"):
         guest.mkdir_p(path)
-    foreign = ("octavia-agent.service", "octavia-agent-netns.service")
+    foreign = ("octavia-agent.service", "octavia-agent-netns.service", "pollinate.service")
     for unit in (*foreign, "amphora-agent.service"):
         guest.write(f"/usr/lib/systemd/system/{unit}", b"theirs")
     for path in ("/etc/sysctl.d/octavia-agent-sysctl.conf", "/etc/logrotate.d/octavia-agent"):
