@@ -22,6 +22,7 @@ _UNITS = (
 )
 _REMOVED = (
     "/etc/sysctl.d/octavia-agent-sysctl.conf",  # quoted values and a key that is no more: systemd-sysctl fails
+    "/etc/octavia/octavia.conf",  # the control plane's settings, made at the installation; no amphora reads them
     "/etc/logrotate.d/octavia-agent",  # the log that ours has, too: logrotate fails
 )
 #: By this name Debian's agent calls its own version, which knows no SR-IOV and cannot be repeated.
