@@ -30,6 +30,7 @@ def run(guest: Guest, request: Request) -> None:
     """Install and enable."""
     for path in _DIRECTORIES:
         guest.mkdir_p(path)
+        guest.chown(0, 0, path)  # a package's are another user's, and the agent is root
         guest.chmod(0o755, path)
     for name in COMMANDS:
         guest.ln_sf(f"{'/usr' if request.agent_packages else VENV}/bin/{name}", f"/usr/local/bin/{name}")

@@ -12,15 +12,17 @@ from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 
 _UNIT_DIRECTORY = "/usr/lib/systemd/system"
-#: Debian's, and RDO's.
+#: Debian's, and RDO's, and of a package that Debian's depends on.
 _UNITS = (
     "octavia-agent.service",
     "octavia-agent-certs-ramfs.service",
     "octavia-agent-netns.service",
     "octavia-amphora-agent.service",
+    "pollinate.service",  # comes along, and waits at every boot for a server on the internet
 )
 _REMOVED = (
     "/etc/sysctl.d/octavia-agent-sysctl.conf",  # quoted values and a key that is no more: systemd-sysctl fails
+    "/etc/octavia/octavia.conf",  # the control plane's settings, made at the installation; no amphora reads them
     "/etc/logrotate.d/octavia-agent",  # the log that ours has, too: logrotate fails
 )
 #: By this name Debian's agent calls its own version, which knows no SR-IOV and cannot be repeated.

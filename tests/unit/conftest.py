@@ -6,8 +6,11 @@ import io
 from pathlib import Path
 
 import pytest
+from branch_world import world
 
 from amphora_mkimage.console import Console
+
+__all__ = ["world"]
 
 
 @pytest.fixture

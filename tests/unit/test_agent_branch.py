@@ -3,127 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fault_server import Fault, FaultServer, make_certificate, running
-from make_request import make
-from package_index import add, commit, isolate_pip, serve_repository, source, wheel
+from branch_world import BRANCH, CONSTRAINTS, FETCHED, OCTAVIA, SETUP_CFG, SETUP_PY, World
+from fault_server import Fault
+from package_index import add, commit, source, wheel
 
-from amphora_mkimage.agent import git, lock, resolve
+from amphora_mkimage.agent import lock
 from amphora_mkimage.agent.install import Agent
-from amphora_mkimage.console import Console
-from amphora_mkimage.errors import MkimageError
-from amphora_mkimage.fetch.store import Store
-
-BRANCH = "stable/2026.1"
-SETUP_CFG = "[metadata]\nname = {}\npython_requires = >=3.9\n"
-#: Runs, and says so, when anybody runs code of a checkout.
-SETUP_PY = "import pathlib\npathlib.Path({!r}).touch()\n"
-OCTAVIA = """\
-# what octavia wants
-one[more]>=1.0 # MIT
-old>=1;python_version<'3.9'
-octavia-lib>=3.0
-native>=1.0
-WSME>=0.8
-"""
-WHEELS = {
-    "one-1.5-py3-none-any.whl": ["two>=2;sys_platform=='linux'", "three; extra == 'more'", "four; extra == 'less'"],
-    "one-2.0-py3-none-any.whl": ["not-there"],
-    "two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl": ["one"],
-    "three-3.0-py3-none-any.whl": [],
-    "native-1.0-cp313-cp313-manylinux2014_x86_64.whl": [],
-    "pbr-7.0-py2.py3-none-any.whl": ["setuptools"],
-    "pyroute2-0.9-py3-none-any.whl": [],
-    "setuptools-80.9-py3-none-any.whl": [],
-    "setuptools-84.0-py3-none-any.whl": [],
-}
-CONSTRAINTS = """\
-# of everything
-one===1.5
-native===1.0;python_version>='3.13'
-native===0.1;python_version<'3.13'
-octavia-lib===2.0
-"""
-FETCHED = {
-    "WSME-0.12.tar.gz",
-    "native-1.0-cp313-cp313-manylinux2014_x86_64.whl",
-    "one-1.5-py3-none-any.whl",
-    "pbr-7.0-py2.py3-none-any.whl",
-    "pyroute2-0.9-py3-none-any.whl",
-    "setuptools-80.9-py3-none-any.whl",
-    "three-3.0-py3-none-any.whl",
-    "two-2.0-cp313-cp313-manylinux_2_28_x86_64.whl",
-}
-
-
-@dataclass
-class World:
-    """Two repositories with a branch, its constraints, an index, and a cache."""
-
-    place: Path
-    server: FaultServer
-    commits: dict[str, str] = field(default_factory=dict)
-    environ: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    log: io.BytesIO = field(default_factory=io.BytesIO)
-
-    @property
-    def store(self) -> Store:
-        return Store(self.place / "cache", self.warnings.append)
-
-    @property
-    def ran(self) -> Path:
-        return self.place / "ran"
-
-    def resolve(self, ref: str = BRANCH, *, debian: bool = True) -> Agent:
-        branch = make("-g", ref, **self.environ).branch
-        assert branch is not None
-        target = resolve.Target("3.13", "amd64", debian)
-        return resolve.resolve(branch, target, self.store, Console(io.StringIO(), self.log))
-
-    def fails(self, ref: str = BRANCH, *, debian: bool = True) -> MkimageError:
-        with pytest.raises(MkimageError) as caught:
-            self.resolve(ref, debian=debian)
-        assert caught.value.status == 1
-        assert len(caught.value.what.splitlines()) == 1
-        assert not self.ran.exists()
-        assert not [*self.place.glob("cache/amphora-mkimage/locks/*")]
-        return caught.value
-
-    def commit(self, project: str, **files: str) -> None:
-        content = {name.replace("_", "."): text for name, text in files.items()}
-        self.commits[project] = commit(self.place / project, content, branch=BRANCH)
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    isolate_pip(monkeypatch)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    with running() as server:
-        monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
-        made = World(tmp_path, server)
-        for file, requires in WHEELS.items():
-            content = wheel(file, requires)
-            add(server, file, content, hashlib.sha256(content).hexdigest())
-        add(server, "WSME-0.12.tar.gz", source("WSME-0.12.tar.gz", SETUP_PY.format(str(made.ran))))
-        for project, requirements in (("octavia", OCTAVIA), ("octavia-lib", "two\n")):
-            files = {"setup.cfg": SETUP_CFG.format(project), "setup.py": SETUP_PY.format(str(made.ran))}
-            files |= {"requirements.txt": requirements, "data/template.j2": "x"}
-            commit(tmp_path / project, files, tag="18.0.0")
-            made.commits[project] = commit(tmp_path / project, {"more": "x"}, branch=BRANCH)
-        (tmp_path / "constraints.txt").write_text(CONSTRAINTS)
-        made.environ = {
-            "DIB_REPOLOCATION_amphora_agent": str(tmp_path / "octavia"),
-            "DIB_REPOLOCATION_octavia_lib": (tmp_path / "octavia-lib").as_uri(),
-            "DIB_REPOLOCATION_upper_constraints": str(tmp_path / "constraints.txt"),
-        }
-        yield made
 
 
 def test_all_that_is_needed_is_fetched_and_nothing_of_it_runs(world: World, tmp_path: Path) -> None:
@@ -362,93 +251,6 @@ def test_dependencies_in_pyproject(world: World) -> None:
     names = {package.name for package in world.resolve().installed}
     assert names > {"three", "builder"}
     assert not names & {"native", "wsme"}
-
-
-# -- git over HTTP -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hosted(world: World) -> World:
-    """The same, with octavia's repository on a server."""
-    url = serve_repository(world.server, world.place / "octavia", "/octavia")
-    world.environ["DIB_REPOLOCATION_amphora_agent"] = url
-    return world
-
-
-def test_a_repository_by_url(hosted: World) -> None:
-    assert hosted.resolve().facts["commits"]["octavia"]["commit"] == hosted.commits["octavia"]
-
-
-def cut_objects(world: World) -> None:
-    for path in world.server.files:
-        if path.startswith("/octavia/objects/") and "info" not in path:
-            world.server.faults[path] = Fault(cut=10)
-
-
-def lose_objects(world: World) -> None:
-    for path in [*world.server.files]:
-        if path.startswith("/octavia/objects/"):
-            del world.server.files[path]
-
-
-@pytest.mark.parametrize("damage", [cut_objects, lose_objects])
-def test_a_repository_that_breaks_off(hosted: World, damage: Callable[[World], None]) -> None:
-    damage(hosted)
-    error = hosted.fails()
-    assert error.what.startswith("cannot fetch octavia from ")
-
-
-def test_a_repository_with_a_login(hosted: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate = make_certificate(tmp_path / "server.pem")
-    with running(certificate) as server:
-        server.files = {path: text for path, text in hosted.server.files.items() if path.startswith("/octavia/")}
-        challenge = {"WWW-Authenticate": 'Basic realm="x"'}
-        server.faults = {path: Fault(login="Basic dXNlcjpzZXNhbWU=", headers=challenge) for path in server.files}
-        url = server.url.replace("//", "//user:sesame@") + "/octavia"
-        hosted.environ["DIB_REPOLOCATION_amphora_agent"] = url
-        monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
-        monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
-        agent = hosted.resolve()
-        assert agent.facts["commits"]["octavia"]["repository"] == f"{server.url}/octavia"
-        assert b"sesame" not in hosted.log.getvalue()
-        server.faults = {path: Fault(login="another", headers=challenge) for path in server.files}
-        hosted.environ["DIB_REPOLOCATION_amphora_agent"] = url.replace("/octavia", "/octavia/")
-        for path in hosted.place.glob("cache/amphora-mkimage/locks/*"):
-            path.unlink()
-        error = hosted.fails()
-        assert "sesame" not in "\n".join((error.what, error.remedy, *error.tail, hosted.log.getvalue().decode()))
-
-
-def test_a_password_goes_to_no_other_host(hosted: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a server redirects, git asks again, and is not answered."""
-    with running() as other:
-        paths = [path for path in hosted.server.files if path.startswith("/octavia/")]
-        for path in paths:
-            hosted.server.faults[path] = Fault(location=f"{other.url}{path}")
-            other.files[path] = hosted.server.files[path]
-            other.faults[path] = Fault(login="nothing", headers={"WWW-Authenticate": 'Basic realm="x"'})
-        hosted.environ["DIB_REPOLOCATION_amphora_agent"] = (
-            hosted.server.url.replace("//", "//user:sesame@") + "/octavia"
-        )
-        hosted.fails()
-        assert other.seen
-        assert not [seen for seen in other.seen if "authorization" in seen.headers]
-
-
-@pytest.mark.parametrize(
-    ("described", "version"),
-    [
-        ("19.0.0-0-gabc", "19.0.0"),
-        ("19.0.0-12-gabc", "19.0.1.dev12"),
-        ("19.0.0.0rc1-3-gabc", "19.0.0.0rc2.dev3"),
-        ("19.0.0.0b1-0-gabc", "19.0.0.0b1"),
-        ("2.1-4-gabc", "2.1.1.dev4"),
-        ("", "0.0.0"),
-        ("v-x-1-gabc", "0.0.0"),
-    ],
-)
-def test_versions(described: str, version: str) -> None:
-    assert git.version(described) == version
 
 
 def test_the_lock_has_the_installer_for_every_python() -> None:

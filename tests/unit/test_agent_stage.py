@@ -77,11 +77,12 @@ def test_the_agent_of_a_package_has_our_names_and_not_its_own(guest: RecordingGu
     """Beside files as Debian's package has them."""
     for path in ("/usr/lib/systemd/system", "/etc/sysctl.d", "/etc/logrotate.d", "/usr/bin", "/usr/local/bin"):
         guest.mkdir_p(path)
-    foreign = ("octavia-agent.service", "octavia-agent-netns.service")
+    foreign = ("octavia-agent.service", "octavia-agent-netns.service", "pollinate.service")
     for unit in (*foreign, "amphora-agent.service"):
         guest.write(f"/usr/lib/systemd/system/{unit}", b"theirs")
-    for path in ("/etc/sysctl.d/octavia-agent-sysctl.conf", "/etc/logrotate.d/octavia-agent"):
-        guest.write(path, b"theirs")
+    for name in ("sysctl.d/octavia-agent-sysctl.conf", "logrotate.d/octavia-agent", "octavia/octavia.conf"):
+        guest.mkdir_p(f"/etc/{name}".rpartition("/")[0])
+        guest.write(f"/etc/{name}", b"theirs")
     guest.write("/usr/bin/octavia-agent-lvs-masquerade", b"theirs")
     request = wanted("-p")
     assert agent_package.applies(request) and not agent_package.applies(wanted())
@@ -97,6 +98,7 @@ def test_the_agent_of_a_package_has_our_names_and_not_its_own(guest: RecordingGu
     )
     assert not guest.exists("/etc/sysctl.d/octavia-agent-sysctl.conf")
     assert guest.ls("/etc/logrotate.d") == ["amphora-agent"]
+    assert guest.ls("/etc/octavia") == ["certs"]
     enable, disable, mask = guest.commands
     assert (disable, mask) == (["systemctl", "disable", *foreign], ["systemctl", "mask", *foreign])
     assert not set(enable).intersection(foreign)
