@@ -56,23 +56,34 @@ def site(redhat_upstream: Upstream) -> Site:
 
 
 @pytest.fixture(scope="module")
-def image(lab_repository: Callable[[str], Repository], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(
+    lab_repository: Callable[[str], Repository], site: Site, run_cli, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An amphora of an image of one's own, whose packages come through a proxy on this host's loopback."""
     place = tmp_path_factory.mktemp("rhel")
     userns.run(lambda: make_image(lab_repository("centos"), place / "root", place / "rhel.tar"))
-    return place / "rhel.tar"
-
-
-def test_an_image_of_ones_own_behind_a_proxy(image: Path, site: Site, run_cli, tmp_path: Path) -> None:
-    environment = {"DIB_LOCAL_IMAGE": str(image), "http_proxy": site.url.replace("127.0.0.1", "localhost")}
-    where = ("-o", tmp_path / "a", "-w", tmp_path, "-c", tmp_path / "cache", "-l", tmp_path / "log")
-    done = run_cli("-i", "rhel", "--no-agent", *where, env={**environment, "no_proxy": "127.0.0.1"})
+    environment = {
+        "DIB_LOCAL_IMAGE": str(place / "rhel.tar"),
+        "http_proxy": site.url.replace("127.0.0.1", "localhost"),
+        "no_proxy": "127.0.0.1",
+    }
+    where = ("-o", place / "a", "-w", place, "-c", place / "cache", "-l", place / "log")
+    done = run_cli("-i", "rhel", "--no-agent", *where, env=environment, timeout=1800)
     assert done.returncode == 0, done.stderr
+    return place / "a.qcow2"
+
+
+def test_it_is_complete(built: Path, site: Site, tmp_path: Path) -> None:
     assert any(path.startswith(f"http://{_HOST}/") and "/haproxy-" in path for path in site.requested)
-    report = verify(tmp_path / "a.qcow2", Console())
+    report = verify(built, Console())
     assert report.complete, report.text()
-    manifest = json.loads((tmp_path / "a.qcow2.manifest.json").read_text())
+    manifest = json.loads(Path(f"{built}.manifest.json").read_text())
     assert manifest["base"]["mirror"] == ""
     assert "kernel" in {package["name"] for package in manifest["packages"]}
-    redhat_builds.check_labels(tmp_path / "a.qcow2", tmp_path)
-    for firmware in ((), ("--uefi",)):  # the second finds its way by the folder "redhat"
-        running.check(run_cli, tmp_path / "a.qcow2", *firmware)
+    redhat_builds.check_labels(built, tmp_path)
+
+
+@pytest.mark.parametrize("firmware", [(), ("--uefi",)])
+def test_it_runs(firmware: tuple[str, ...], built: Path, run_cli) -> None:
+    """Under UEFI it finds its way by the folder "redhat"."""
+    running.check(run_cli, built, *firmware)
