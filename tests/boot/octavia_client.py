@@ -39,6 +39,8 @@ from amphora_mkimage.boot.heartbeat import Capture
 LB = "sample_loadbalancer_id_1"
 HTTPS, HTTP, UDP = "sample_listener_id_1", "sample_listener_id_2", str(uuid.uuid4())
 SECONDS = 240
+#: What is let in.
+RULES = (("TCP", 80), ("TCP", 443), ("UDP", 80))
 #: The other amphora of a pair. A member's address, because somebody has to answer ARP before packets are sent there.
 PEER = "10.0.0.98"
 VRRP, UDP_PROTOCOL = 112, 17
@@ -136,10 +138,16 @@ def introduce(amphora: Amphora, found: dict[str, Any]) -> None:
 
 def plug(amphora: Amphora) -> None:
     client, amp, network, second = amphora.client, amphora.amp, amphora.network, amphora.place["second"]
+    # As if the port were of a network card's virtual function: then the agent drops what no rule lets in. The VIP that is
+    # plugged in test_boot.py is an ordinary one.
     with amphora.step("plug_vip"):
-        client.plug_vip(amp, network["vip"], network["net_info"])
+        client.plug_vip(amp, network["vip"], {**network["net_info"], "is_sriov": True})
     with amphora.step("get_interface"):
         assert client.get_interface(amp, network["vrrp_ip"])["interface"] == "eth1"
+    with amphora.step("set_interface_rules"):
+        rules = [{"protocol": protocol, "cidr": None, "port": port} for protocol, port in RULES]
+        rules.append({"protocol": constants.VRRP, "cidr": f"{PEER}/32", "port": 112})
+        client.set_interface_rules(amp, network["vrrp_ip"], rules)
     with amphora.step("plug_network"):
         fixed = {"ip_address": second["vrrp_ip"], "subnet_cidr": second["subnet"], "gateway": None, "host_routes": []}
         port = {"mac_address": second["mac"], "fixed_ips": [fixed], "mtu": 1450, "is_sriov": False}
@@ -268,6 +276,7 @@ def elect(amphora: Amphora) -> None:
 
     with amphora.step("VRRP advertisement"):
         wait(advertised, "an advertisement to the peer")
+    assert amphora.get(80).status == 200
     with amphora.step("reload_vrrp"):
         client.reload_vrrp(amp)
     wait(advertised, "an advertisement after the reload")
@@ -276,13 +285,8 @@ def elect(amphora: Amphora) -> None:
 
 
 def rotate(amphora: Amphora) -> None:
-    """A controller's maintenance: rules of an interface, another heartbeat key, a new certificate of the agent."""
+    """A controller's maintenance: another heartbeat key, a new certificate of the agent."""
     client, amp, place = amphora.client, amphora.amp, amphora.place
-    with amphora.step("set_interface_rules"):
-        peer = {"protocol": constants.VRRP, "cidr": f"{PEER}/32", "port": 112}
-        rules = [{"protocol": "TCP", "cidr": None, "port": 80}, peer]
-        client.set_interface_rules(amp, amphora.network["vrrp_ip"], rules)
-    assert amphora.get(80).status == 200
     with amphora.step("update_agent_config"):
         client.update_agent_config(amp, place["config"].replace(place["key"], "another key"))
     with amphora.step("heartbeat with another key"):
@@ -298,12 +302,6 @@ def delete(amphora: Amphora) -> None:
         client.delete_listener(amp, UDP)
     with amphora.step("delete_listener"):
         client.delete_listener(amp, LB)
-    try:
-        amphora.get(80)
-    except OSError:
-        pass
-    else:
-        raise AssertionError("the VIP still answers")
     assert client.get_all_listeners(amp) == []
 
 
@@ -315,8 +313,8 @@ def main() -> None:
     serve(amphora, found)
     forward_datagrams(amphora)
     be_healthy(amphora)
-    elect(amphora)
     rotate(amphora)
+    elect(amphora)  # it takes the VIP with it when it stops
     delete(amphora)
     sys.stdout.write(json.dumps({**found, "seconds": amphora.seconds}))
 
