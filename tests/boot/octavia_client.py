@@ -138,8 +138,8 @@ def introduce(amphora: Amphora, found: dict[str, Any]) -> None:
 
 def plug(amphora: Amphora) -> None:
     client, amp, network, second = amphora.client, amphora.amp, amphora.network, amphora.place["second"]
-    # As if the port were of a network card's virtual function: then the agent drops what no rule lets in. The VIP that is
-    # plugged in test_boot.py is an ordinary one.
+    # As if the port were of a network card's virtual function: then the agent drops what no rule lets in. The VIP in
+    # test_boot.py is an ordinary one.
     with amphora.step("plug_vip"):
         client.plug_vip(amp, network["vip"], {**network["net_info"], "is_sriov": True})
     with amphora.step("get_interface"):
