@@ -118,11 +118,19 @@ def install(guest: Guest, wanted: Sequence[str], unwanted: Sequence[str]) -> Non
     present = {package.name for package in rpm.installed(guest)}.intersection(unwanted)
     if present:
         _dnf(guest, "remove", "--disablerepo=*", *sorted(present), what="cannot remove packages")
+        disable_what_is_gone(guest)
     _dnf(guest, "upgrade", "--cacheonly", what="cannot update the base system")
     _dnf(guest, "install", "--cacheonly", *wanted, what="cannot install the packages")
     _remove_old_kernels(guest)
     _make_initramfs(guest)
     guest.rm_f(_NO_INITRAMFS)
+
+
+def disable_what_is_gone(guest: Guest) -> None:
+    """Remove the links that enabled a unit that is no longer there, where its package's script did not."""
+    for path in guest.glob_expand("/etc/systemd/system/*.wants/*"):
+        if guest.is_symlink(path) and not guest.exists(path):
+            guest.rm_f(path)
 
 
 def finish(guest: Guest) -> None:

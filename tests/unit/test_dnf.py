@@ -174,6 +174,20 @@ def test_a_disk_that_is_too_small(last: str, kind: type[MkimageError], words: st
     assert caught.value.what.startswith(words)
 
 
+def test_units_of_removed_packages_are_not_enabled(tmp_path: Path) -> None:
+    unit, wants = tmp_path / "usr/lib/systemd/system/a.service", tmp_path / "etc/systemd/system/multi-user.target.wants"
+    for directory in (unit.parent, wants):
+        directory.mkdir(parents=True)
+    unit.touch()
+    for name in ("a.service", "sshd.service"):
+        (wants / name).symlink_to(f"/usr/lib/systemd/system/{name}")  # of the guest, not of this host
+    (wants / "file").touch()
+    guest = NamespaceGuest(tmp_path, Console())
+    dnf.disable_what_is_gone(guest)
+    guest.close()
+    assert sorted(path.name for path in wants.iterdir()) == ["a.service", "file"]
+
+
 def test_the_newest_kernel() -> None:
     versions = ["6.9.10-200.fc44.x86_64", "6.11.4-301.fc44.x86_64", "6.11.4-300.fc44.x86_64", "6.11.4-300.fc43.x86_64"]
     assert sorted(versions, key=dnf._version_key)[-2:] == ["6.11.4-300.fc44.x86_64", "6.11.4-301.fc44.x86_64"]
