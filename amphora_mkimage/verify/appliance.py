@@ -9,6 +9,7 @@ for here (:mod:`amphora_mkimage.verify.guest_disk`).
 from __future__ import annotations
 
 import stat
+import tempfile
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -124,6 +125,14 @@ class Appliance:
             return b""  # beyond its end
 
 
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class ApplianceTree(Tree):
     """The root filesystem that is mounted in an appliance."""
 
@@ -132,7 +141,16 @@ class ApplianceTree(Tree):
         self._appliance = appliance
 
     def _list(self, directory: str) -> Mapping[str, Entry]:
-        names = self._appliance.call("ls", directory)
+        # Not "ls": its binding gives up at a name that is not UTF-8, and with it everything beside that name.
+        with tempfile.NamedTemporaryFile(prefix="amphora-mkimage-names-") as file:
+            self._appliance.call("ls0", directory, file.name)
+            raw = [name for name in file.read().split(b"\0") if name]
+        # Such a name cannot be asked for; it is there, of no type, so that whoever needs it fails.
+        odd = [name for name in raw if not _is_text(name)]
+        others = {name.decode(errors="backslashreplace"): Entry(0, 0, 0, 0) for name in odd}
+        return others | self._look(directory, [name.decode() for name in raw if name not in odd])
+
+    def _look(self, directory: str, names: list[str]) -> dict[str, Entry]:
         if not names:
             return {}
         stats = self._appliance.call("lstatnslist", directory, names)

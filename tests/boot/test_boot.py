@@ -341,10 +341,11 @@ def test_a_qemu_that_is_killed_is_noticed(running: tuple[subprocess.Popen[bytes]
 # --- what runs ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_built_image_runs_and_does_what_a_controller_asks(
     built_image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under UEFI; the BIOS boots it in test_octavia_client.py."""
+    """Under UEFI. CI boots it under the BIOS, for Octavia's own client: test_octavia_client.py."""
     before = hashlib.sha256(built_image.read_bytes()).hexdigest()
     status, result = boot(capsys, "--uefi", "--timeout", "1800", built_image)
     assert result["problems"] == [], json.dumps(result, indent=2)

@@ -22,6 +22,8 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.verify.command import verify
 
+#: The faults of a branch are in tests/unit/test_agent_branch.py, which CI runs.
+pytestmark = pytest.mark.slow
 VENV = install.VENV.strip("/")
 SITE = f"{VENV}/lib/python3.13/site-packages"
 
@@ -121,7 +123,6 @@ def test_no_repository_no_compiler_no_installer(image: Image) -> None:
     assert not image.members.keys() & {"usr/bin/gcc", "usr/bin/cc", "usr/bin/git", "opt/amphora-agent"}
 
 
-@pytest.mark.slow
 def test_a_second_build_fetches_nothing(image: Image, index, run_cli, tmp_path: Path) -> None:
     index.seen.clear()
     done = attempt(run_cli, tmp_path, image.cache, image.repositories.variables(index), "-g", BRANCH)
@@ -131,7 +132,6 @@ def test_a_second_build_fetches_nothing(image: Image, index, run_cli, tmp_path: 
     assert json.loads((tmp_path / "output/a.tar.manifest.json").read_text())["agent"] == image.agent
 
 
-@pytest.mark.slow
 def test_a_branch_whose_agent_cannot_be_imported(image: Image, index, run_cli, tmp_path: Path) -> None:
     path = image.repositories.directory / "octavia/octavia/cmd/agent.py"
     image.repositories.commit("octavia", {"octavia/cmd/agent.py": f"import no_such_module\n{path.read_text()}"})
