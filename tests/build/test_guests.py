@@ -90,7 +90,7 @@ def test_a_disk_that_was_made_in_the_appliance_boots(built, run_cli, tmp_path: P
         build.install_bootloader(DEBIAN, "debian")
         disk = build.finish()
     for firmware in ([], ["--uefi"]):
-        done = run_cli("boot", disk, *firmware, timeout=1800)
+        done = run_cli("boot", "--timeout", "1800", disk, *firmware, timeout=2000)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
