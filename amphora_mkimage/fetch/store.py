@@ -6,7 +6,7 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
     amphora-mkimage/bases/<key>-<sha256>.tar.zst
                                                 bootstrapped systems, by what they were made of and by what they are
     amphora-mkimage/wheels/<sha256>             the agent's Python packages, by what they are
-    amphora-mkimage/locks/<key>-<sha256>        which of them an agent of a branch takes, by what was asked for
+    amphora-mkimage/locks/<key>                 which of them an agent of a branch takes, by what was asked for
     amphora-mkimage/rpms/<sha256>               packages that dnf fetched, by what they are
     amphora-mkimage/rpms/<key>.list             which of them a release's last build installed
     amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
@@ -115,18 +115,11 @@ class Store:
     def remember(self, key: str, content: bytes) -> None:
         """Keep a small text under a key."""
         self.locks.mkdir(parents=True, exist_ok=True)
-        with self._writing(self.locks, f"{key}-{hashlib.sha256(content).hexdigest()}") as entry:
-            entry.file.write(content)
+        self._put(self.locks, key, _with_hash(content))
 
     def recall(self, key: str) -> bytes | None:
         """Give what was kept under a key and is what was written; None when it is absent or damaged."""
-        for path in sorted(self.locks.glob(f"{key}-*")):
-            with contextlib.suppress(FileNotFoundError):
-                content = path.read_bytes()
-                if path.name == f"{key}-{hashlib.sha256(content).hexdigest()}":
-                    return content
-                self._damaged(path)
-        return None
+        return self._text(self.locks / key)
 
     # -- packages that dnf fetched -----------------------------------------------------------------------------------
 
@@ -145,27 +138,15 @@ class Store:
     def put_rpm(self, sha256: str, content: bytes) -> None:
         """Add a package that dnf verified."""
         if not (self.rpms / sha256).exists():
-            self._put_rpm(sha256, content)
+            self._put(self.rpms, sha256, content)
 
     def rpm_list(self, key: str) -> bytes | None:
         """Give the list that :meth:`put_rpm_list` wrote last; None when it is absent or damaged."""
-        path = self.rpms / f"{key}.list"
-        try:
-            sha256, _, content = path.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return None
-        if hashlib.sha256(content).hexdigest().encode() == sha256:
-            return content
-        self._damaged(path)
-        return None
+        return self._text(self.rpms / f"{key}.list")
 
     def put_rpm_list(self, key: str, content: bytes) -> None:
         """Write down, for the next build of the kind that the key stands for, which packages this one had."""
-        self._put_rpm(f"{key}.list", hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-    def _put_rpm(self, name: str, content: bytes) -> None:
-        with self._writing(self.rpms, name) as entry:
-            entry.file.write(content)
+        self._put(self.rpms, f"{key}.list", _with_hash(content))
 
     # -- bootstrapped bases ------------------------------------------------------------------------------------------
 
@@ -198,6 +179,22 @@ class Store:
             entry.name = _base_name(key, _digest(entry.file))
 
     # -- helpers -----------------------------------------------------------------------------------------------------
+
+    def _put(self, directory: Path, name: str, content: bytes) -> None:
+        with self._writing(directory, name) as entry:
+            entry.file.write(content)
+
+    def _text(self, path: Path) -> bytes | None:
+        """Give a text that was written with its hash; None when it is absent or damaged."""
+        try:
+            stored = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        content = stored.partition(b"\n")[2]
+        if stored == _with_hash(content):
+            return content
+        self._damaged(path)
+        return None
 
     def _deb(self, sha256: str) -> Path:
         return self.debs / f"{sha256}.deb"
@@ -262,3 +259,8 @@ def _digest(file: BinaryIO) -> str:
     while chunk := file.read(_COPY_BYTES):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def _with_hash(content: bytes) -> bytes:
+    """Write a text whose name does not tell what it is: after a line with its hash."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
