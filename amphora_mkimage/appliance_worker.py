@@ -17,7 +17,7 @@ from pathlib import Path
 from amphora_mkimage import accelerator, work
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
-from amphora_mkimage.bases import apt, customise, customise_dnf, dnf, dnf_downloads, unpacked
+from amphora_mkimage.bases import apt, customise, customise_dnf, dnf, unpacked
 from amphora_mkimage.bases.archive import fetching
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.bases.customise_dnf import Network
@@ -122,11 +122,7 @@ class ApplianceWorker(Worker):
             with guest.mounted():
                 with build.scratch(dnf.DIRECTORY):
                     key = customise_dnf.resolve(guest, start, wish, network, console)
-                    with console.step("take packages from the cache"):
-                        dnf_downloads.restore(guest, place.store, wish)
-                    customise_dnf.install(guest, wish, network, console)
-                    with console.step("cache the packages"):
-                        dnf_downloads.keep(guest, place.store, wish)
+                    customise_dnf.install(guest, wish, network, place.store, console)
                 customise_dnf.finish(guest, plan.check_size)
             return Made(key, cached=False, facts={"image": start.obtained.facts})
 

@@ -17,7 +17,7 @@ from amphora_mkimage.bases import dnf, dnf_downloads, dnf_repositories, rpm, unp
 from amphora_mkimage.bases.base import Made, Wish
 from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.console import Console
-from amphora_mkimage.fetch.store import key_of
+from amphora_mkimage.fetch.store import Store, key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.guest.protocol import Guest
@@ -56,11 +56,7 @@ def make(place: Workplace, image: BaseImage, wish: Wish, check_size: Callable[[i
             made = resolve(guest, image, wish, network, console)
             kept = store.checked_base(made)
             if kept is None:
-                with console.step("take packages from the cache"):
-                    dnf_downloads.restore(guest, store, wish)
-                install(guest, wish, network, console)
-                with console.step("cache the packages"):
-                    dnf_downloads.keep(guest, store, wish)
+                install(guest, wish, network, store, console)
                 finish(guest, check_size)
     finally:
         guest.close()
@@ -88,12 +84,14 @@ def resolve(guest: Guest, image: BaseImage, wish: Wish, network: Network, consol
     return key_of(str(image.obtained.digest), metadata, *words, *map(Path.read_bytes, programs))
 
 
-def install(guest: Guest, wish: Wish, network: Network, console: Console) -> None:
-    """Fetch the packages, cut the network and install them.
+def install(guest: Guest, wish: Wish, network: Network, store: Store, console: Console) -> None:
+    """Fetch the packages that the cache lacks, cut the network and install all of them.
 
     :param guest: mounted, after :func:`resolve`
     :raises MkimageError: a package cannot be had, is not signed, or its script failed
     """
+    with console.step("take packages from the cache"):
+        dnf_downloads.restore(guest, store, wish)
     with console.step("download packages"), network.names():
         dnf.fetch(guest, wish.wanted, wish.unwanted)
     # All that came from outside is here and verified: no package's script ever gets the network.
@@ -103,6 +101,8 @@ def install(guest: Guest, wish: Wish, network: Network, console: Console) -> Non
         guest.write(_FIPS, (dnf.FILES / "dracut-fips.conf").read_bytes())
     with console.step("install packages"):
         dnf.install(guest, wish.wanted, wish.unwanted)
+    with console.step("cache the packages"):
+        dnf_downloads.keep(guest, store, wish)
 
 
 def finish(guest: Guest, check_size: Callable[[int], None]) -> None:
