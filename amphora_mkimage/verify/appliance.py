@@ -125,14 +125,6 @@ class Appliance:
             return b""  # beyond its end
 
 
-def _is_text(name: bytes) -> bool:
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 class ApplianceTree(Tree):
     """The root filesystem that is mounted in an appliance."""
 
@@ -146,9 +138,13 @@ class ApplianceTree(Tree):
             self._appliance.call("ls0", directory, file.name)
             raw = [name for name in file.read().split(b"\0") if name]
         # Such a name cannot be asked for; it is there, of no type, so that whoever needs it fails.
-        odd = [name for name in raw if not _is_text(name)]
-        others = {name.decode(errors="backslashreplace"): Entry(0, 0, 0, 0) for name in odd}
-        return others | self._look(directory, [name.decode() for name in raw if name not in odd])
+        names, others = [], {}
+        for name in raw:
+            try:
+                names.append(name.decode())
+            except UnicodeDecodeError:
+                others[name.decode(errors="backslashreplace")] = Entry(0, 0, 0, 0)
+        return others | self._look(directory, names)
 
     def _look(self, directory: str, names: list[str]) -> dict[str, Entry]:
         if not names:
