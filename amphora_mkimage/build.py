@@ -20,6 +20,7 @@ from pathlib import Path
 from amphora_mkimage import appliance_worker, guardian, manifest
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
+from amphora_mkimage.agent.errand import Errand
 from amphora_mkimage.appliance_worker import ApplianceWorker
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases import bootstrap, customise, customise_dnf, image
@@ -73,8 +74,8 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
         targets = {kind: output.fd for kind, output in outputs.items()}
         store = Store(request.cache_dir, console.warn)
         plan = _with_branch(plan, store, console)
-        if plan.agent is not None:
-            agent_install.prepare(plan.agent, request.arch, store, console, snapshot=id_map is not None)
+        if plan.agent is not None and id_map is None:
+            agent_install.prepare(plan.agent, request.arch, store, console, snapshot=False)
         work = stack.enter_context(_working_directory(request.working_dir, id_map))
         place = Workplace(work, store, console)
         base = None
@@ -83,7 +84,9 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
         if id_map is None:
             result = ApplianceWorker(plan, place, targets, base).run()
         else:
-            result = userns.run(_Worker(plan, place, targets, base).run, id_map=id_map, on_end=place.remove)
+            errand = stack.enter_context(contextlib.closing(Errand(plan.agent, request.arch, store, console)))
+            run = _Worker(plan, place, targets, base, errand).run
+            result = userns.run(run, id_map=id_map, on_end=place.remove, meanwhile=errand.run)
             console.timings.update(result.timings)
         with console.step("hash and publish"):
             _publish(plan, guest, outputs, result, console)
@@ -143,7 +146,16 @@ def _working_directory(parent: Path, id_map: id_maps.IdMap | None) -> Iterator[P
 
 
 class _Worker(Worker):
-    """The build inside the namespace."""
+    """The build inside the namespace.
+
+    :param errand: brings the agent's packages meanwhile
+    """
+
+    def __init__(
+        self, plan: Plan, place: Workplace, targets: dict[str, int], start: image.BaseImage | None, errand: Errand
+    ) -> None:
+        super().__init__(plan, place, targets, start)
+        self.errand = errand
 
     def run(self) -> Result:
         """Do everything but publishing."""
@@ -154,6 +166,7 @@ class _Worker(Worker):
         guest = NamespaceGuest(self.place.tree, self.console)
         with guest.mounted():
             if self.plan.agent is not None:
+                self.errand.wait(self.console)
                 agent_install.install(self.plan.agent, guest, self.place)
             elif self.request.agent_packages:
                 agent_package.check(guest, self.console)
@@ -242,7 +255,7 @@ def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Resu
                     installed=result.packages,
                     base=result.base,
                     agent=agent,
-                    timings=result.timings,
+                    timings=console.timings,
                 )
             )
         directory = request.output.parent

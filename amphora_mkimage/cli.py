@@ -111,8 +111,8 @@ def _build(words: list[str]) -> int:
     values = settings.resolve(arguments, dict(os.environ))
     wish = request.make(values, os.environ, notes.append)
     _tidy_environment()
-    with tempfile.TemporaryFile() as unnamed:
-        log = wish.log_file.open("wb") if wish.log_file else unnamed
+    with tempfile.TemporaryFile(buffering=0) as unnamed:
+        log = wish.log_file.open("wb", buffering=0) if wish.log_file else unnamed
         console = Console(log=log, trace=bool(values["trace"].value))
         for note in notes:
             console.warn(note)

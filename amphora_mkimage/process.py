@@ -17,6 +17,10 @@ from amphora_mkimage.errors import HostError, MkimageError
 C_LOCALE = {"LC_ALL": "C.UTF-8", "LANGUAGE": "C.UTF-8"}
 
 
+class UnwantedError(MkimageError):
+    """Nobody waits for what a command was to give; no user sees this one."""
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Make the environment for a child: the caller's, with sbin in PATH, the C locale, and ``extra`` on top."""
     env = {**os.environ, **C_LOCALE}
@@ -38,6 +42,7 @@ def run(
     deadline: float | None = None,
     on_line: Callable[[str], None] | None = None,
     pass_fds: Sequence[int] = (),
+    until: int | None = None,
 ) -> str:
     """Run a command to its end and return what it printed (standard output and error together).
 
@@ -47,6 +52,8 @@ def run(
     :param stdin: bytes for its standard input (else it reads nothing)
     :param deadline: seconds after which it is killed
     :param on_line: called with each line as it arrives, for progress
+    :param until: descriptor; the command is killed as soon as something can be read there
+    :raises UnwantedError: that came to pass
     :raises HostError: the program is not there
     :raises MkimageError: it failed, or did not end in time
     """
@@ -64,7 +71,7 @@ def run(
     except FileNotFoundError as error:
         raise HostError(f"{what}: {argv[0]} is not installed", "run `amphora-mkimage check`") from error
     try:
-        lines = _collect(child, console, stdin, deadline, on_line)
+        lines = _collect(child, console, stdin, deadline, on_line, until)
     except BaseException:
         kill_group(child)
         raise
@@ -89,33 +96,44 @@ def _ending(program: str, returncode: int) -> str:
     return f"{program} exited with status {returncode}"
 
 
+def _feed(child: subprocess.Popen[bytes], stdin: bytes | None) -> None:
+    if stdin is None or child.stdin is None:
+        return
+    # What we feed (passwords, small configuration) is far below a pipe's capacity, so this cannot block.
+    # A program that ends without reading it has its say by its exit status.
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(stdin)
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
+
+
 def _collect(
     child: subprocess.Popen[bytes],
     console: Console,
     stdin: bytes | None,
     deadline: float | None,
     on_line: Callable[[str], None] | None,
+    until: int | None,
 ) -> list[str] | None:
     """Feed and drain the child; its lines, or None when the deadline passed."""
     assert child.stdout is not None
-    if stdin is not None and child.stdin is not None:
-        # What we feed (passwords, small configuration) is far below a pipe's capacity, so this cannot block.
-        # A program that ends without reading it has its say by its exit status.
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(stdin)
-        with contextlib.suppress(BrokenPipeError):
-            child.stdin.close()
+    _feed(child, stdin)
     end = None if deadline is None else time.monotonic() + deadline
     lines: list[str] = []
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
+        if until is not None:
+            selector.register(until, selectors.EVENT_READ)
         while True:
             timeout = None if end is None else end - time.monotonic()
             if timeout is not None and timeout <= 0:
                 return None
-            if not selector.select(timeout):
+            ready = selector.select(timeout)
+            if not ready:
                 continue
+            if any(key.fd == until for key, _ in ready):
+                raise UnwantedError(f"{child.args!r} is not needed any more")
             chunk = os.read(child.stdout.fileno(), 65536)
             *complete, pending = (pending + chunk).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
             if not chunk and pending:

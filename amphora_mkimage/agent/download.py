@@ -26,11 +26,14 @@ _GLIBC = range(5, 35)
 _FOREIGN = ("CONSTRAINT", "REQUIREMENT", "REQUIRE_VIRTUALENV", "NO_BINARY", "ONLY_BINARY", "PREFER_BINARY", "DEST")
 
 
-def fetch(packages: Sequence[Package], python: str, arch: str, store: Store, console: Console) -> None:
+def fetch(
+    packages: Sequence[Package], python: str, arch: str, store: Store, console: Console, *, until: int | None = None
+) -> None:
     """Bring packages into the cache; what is there is checked, and not downloaded again.
 
     :param python: version of the image's Python, "3.13"
     :param arch: dpkg's name of the image's architecture
+    :param until: as for :func:`amphora_mkimage.process.run`; something else is being done, and shows its progress
     :raises MkimageError: the index lacks one, serves another content, or does not answer
     :raises HostError: there is no pip
     """
@@ -46,7 +49,7 @@ def fetch(packages: Sequence[Package], python: str, arch: str, store: Store, con
             part = [package for package in wanted if package.is_source == source]
             if part:
                 lines = [package.requirement for package in part]
-                download(lines, directory, python, arch, console, source=source, hashes=True)
+                download(lines, directory, python, arch, console, source=source, hashes=True, until=until)
         for package in wanted:
             file = directory / package.file
             if not file.exists():
@@ -63,12 +66,14 @@ def download(
     *,
     source: bool,
     hashes: bool,
+    until: int | None = None,
 ) -> None:
     """Let pip download files.
 
     :param requirements: lines of a requirements file, "name==version"
     :param source: source distributions, else wheels
     :param hashes: every line has hashes, and they count
+    :param until: as for :func:`fetch`
     :raises MkimageError: pip failed
     """
     listed = directory / "requirements.txt"
@@ -93,7 +98,8 @@ def download(
         what="cannot fetch the amphora agent's packages",
         remedy="pip asks the index that its configuration names (pip config list); --no-agent builds without the agent",
         env=env,
-        on_line=console.activity,
+        on_line=console.activity if until is None else None,
+        until=until,
     )
 
 

@@ -118,14 +118,17 @@ def choose(python: str, arch: str) -> Agent:
     return Agent(python, tuple(lock.select(python, arch, used)), builders=("setuptools",))
 
 
-def prepare(agent: Agent, arch: str, store: Store, console: Console, *, snapshot: bool) -> None:
+def prepare(
+    agent: Agent, arch: str, store: Store, console: Console, *, snapshot: bool, until: int | None = None
+) -> None:
     """Bring all that the installation needs into the cache, while there is a network.
 
     :param snapshot: a finished environment in the cache will do; :func:`make` needs the packages
+    :param until: as for :func:`amphora_mkimage.agent.download.fetch`
     :raises MkimageError: a package cannot be had
     """
     if not snapshot or store.checked_base(agent.key) is None:
-        download.fetch(agent.packages, agent.python, arch, store, console)
+        download.fetch(agent.packages, agent.python, arch, store, console, until=until)
 
 
 def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:

@@ -26,6 +26,7 @@ from typing import BinaryIO, TypeVar, cast
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.guest import id_maps
 from amphora_mkimage.guest.id_maps import IdMap
+from amphora_mkimage.process import UnwantedError
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -49,6 +50,7 @@ def run(
     *,
     id_map: IdMap | None = None,
     on_end: Callable[[], None] = lambda: None,
+    meanwhile: Callable[[int], None] = lambda _: None,
 ) -> T:
     """Call ``function`` in new namespaces and return what it returns.
 
@@ -58,6 +60,8 @@ def run(
     :param id_map: from :func:`amphora_mkimage.guest.id_maps.plan`, when it was made already
     :param on_end: called inside at the very end, after everything else in there was killed, also when the caller has
         died
+    :param meanwhile: called outside while the function runs, with a descriptor that can be read as soon as the function
+        has ended; what it raises ends the namespace, but for UnwantedError, which leaves the say to the function
     :raises HostError: this host does not allow it
     :raises MkimageError: what the function raised, or that it was killed
     """
@@ -78,6 +82,8 @@ def run(
         with open(ready_read, "rb") as ready, open(result_read, "rb") as result:  # noqa: PTH123 (descriptors)
             _set_maps(child, id_map, ready)
             os.write(go_write, b"g")
+            with contextlib.suppress(UnwantedError):
+                meanwhile(result_read)
             return cast(T, _receive(result))
     finally:
         os.close(go_write)

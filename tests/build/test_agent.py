@@ -266,3 +266,28 @@ def test_an_index_that_does_not_answer(run_cli, tmp_path: Path) -> None:
     assert "cannot fetch the amphora agent's packages" in done.stderr
     assert "--no-agent" in done.stderr
     assert list(output.iterdir()) == []
+
+
+def test_a_mirror_that_fails_does_not_wait_for_an_index_that_is_silent(run_cli, tmp_path: Path) -> None:
+    """Both are asked at once. The log is whole, though two processes write it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts nothing, so that pip waits
+        index = f"http://127.0.0.1:{silent.getsockname()[1]}/simple"
+        done = run_cli(
+            *("-i", "debian-minimal", "-o", tmp_path / "a", "-w", tmp_path, "-c", tmp_path / "cache"),
+            *("-l", tmp_path / "log"),
+            env={
+                "BASE_OS_MIRROR": "http://127.0.0.1:9/debian",
+                "PIP_INDEX_URL": index,
+                "PIP_CONFIG_FILE": "/dev/null",
+                "PIP_DEFAULT_TIMEOUT": "86400",
+            },
+        )
+        silent.settimeout(0)
+        silent.accept()  # it was asked
+    assert done.returncode == 1, done.stderr
+    assert "cannot read the package archive" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "log"}
+    log = (tmp_path / "log").read_text()
+    assert all(log.count(f"] {step}") == 1 for step in ("guest: ", "fetch the amphora agent", "read the package arch"))
+    evidence = [line.strip() for line in done.stderr.splitlines() if line.lstrip().startswith("W: ")]
+    assert evidence and [line for line in evidence if line not in log] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from amphora_mkimage import process
+from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, MkimageError
 from amphora_mkimage.guest import userns
 
@@ -195,3 +198,36 @@ def test_the_death_of_the_caller_ends_everything(kind: str, number: int, tmp_pat
     assert gone(marker)
     assert not work.exists()
     assert str(work) not in Path("/proc/self/mounts").read_text()
+
+
+def test_what_is_done_outside_meanwhile() -> None:
+    read, write = os.pipe()
+    assert userns.run(lambda: os.read(read, 1), meanwhile=lambda _: os.write(write, b"x") and None) == b"x"
+
+
+def test_a_failure_outside_ends_the_namespace(tmp_path: Path) -> None:
+    def fail(_: int) -> None:
+        raise MkimageError("what was wanted is not to be had")
+
+    with pytest.raises(MkimageError, match="not to be had"):
+        userns.run(lambda: time.sleep(3600), meanwhile=fail, on_end=(tmp_path / "mark").touch)
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_failure_inside_ends_what_is_done_outside(tmp_path: Path) -> None:
+    """And is the one that is told."""
+    marker = f"AMPHORA_TEST_MARKER={os.getpid()}-outside"
+
+    def outside(until: int) -> None:
+        env = {**os.environ, **dict([marker.split("=")])}
+        started = f"sleep 3600 & touch {tmp_path}/started; sleep 3600"
+        process.run(["sh", "-c", started], Console(io.StringIO()), what="", env=env, until=until)
+
+    def inside() -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        raise MkimageError("the reason")
+
+    with pytest.raises(MkimageError, match="the reason"):
+        userns.run(inside, meanwhile=outside)
+    assert processes_with(marker) == []
