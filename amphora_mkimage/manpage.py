@@ -17,7 +17,7 @@ from amphora_mkimage import __version__, accelerator, cli, completion, settings
 from amphora_mkimage.bases import BASES, mirror
 from amphora_mkimage.completion import actions, command_parser
 from amphora_mkimage.errors import ExitStatus
-from amphora_mkimage.settings import Setting
+from amphora_mkimage.setting import Setting
 
 FILES = Path(__file__).with_name("files")
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -54,9 +54,8 @@ class Plan:
         """
         if all(kind == "tar" for kind in self.request.types):
             return
-        needed = filesystems.needed_bytes(
-            installed + (agent_install.INSTALLED_BYTES if self.request.agent and not self.request.agent_packages else 0)
-        )
+        environment = self.request.agent_source in ("released", "branch")
+        needed = filesystems.needed_bytes(installed + (agent_install.INSTALLED_BYTES if environment else 0))
         if needed > layout.root_capacity(self.request.size_gib):
             least = next(size for size in range(1, 1 << 20) if needed <= layout.root_capacity(size))
             raise BadValueError(f"-s: {self.request.size_gib} GiB are too small for the content", f"at least {least}")
@@ -115,8 +114,7 @@ def make(request: Request) -> Plan:
     archive = mirror.choose(request.base, request.release, request.mirror, request.arch)
     sources = archive.sources(request.base, request.release, request.keyring)
     python = request.base.releases[request.release].python
-    locked = request.agent and not request.agent_packages and request.branch is None
-    agent = agent_install.choose(python, request.arch) if locked else None
+    agent = agent_install.choose(python, request.arch) if request.agent_source == "released" else None
     return Plan(request, packages.groups(request), archive, sources, agent)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from amphora_mkimage import settings
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
-from amphora_mkimage.settings import Value
+from amphora_mkimage.setting import Value
 
 #: Settings that matter where the base starts from a published image.
 _OF_PUBLISHED = ("image_mirror", "image_keyring", "local_image", "insecure")

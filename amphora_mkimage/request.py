@@ -19,7 +19,7 @@ from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
-from amphora_mkimage.settings import Value
+from amphora_mkimage.setting import Value
 
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # deb-policy 5.6.7
 _DATASOURCE = re.compile(r"[A-Za-z0-9]+")
@@ -93,7 +93,7 @@ class Request:
             "kernel_package": self.kernel_package,
             "ssh": self.ssh,
             "nftables": self.nftables,
-            "agent": self._agent,
+            "agent": self.agent_source if self.branch is None else f"branch {self.branch.agent.ref}",
             "cpu_pinning": self.cpu_pinning,
             "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
             "fips": self.fips,
@@ -103,9 +103,10 @@ class Request:
         }
 
     @property
-    def _agent(self) -> str:
+    def agent_source(self) -> str:
+        """Where the agent comes from: "released", "branch", "package" (the distribution's), or "none"."""
         if self.branch is not None:
-            return f"branch {self.branch.agent.ref}"
+            return "branch"
         return "none" if not self.agent else "package" if self.agent_packages else "released"
 
 

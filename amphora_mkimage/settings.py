@@ -7,10 +7,7 @@ variables that is set and not empty, else from its default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from amphora_mkimage.errors import BadValueError
+from amphora_mkimage.setting import Setting, Value, Variable, find, parse_bool
 
 ARCHITECTURES = ("amd64", "i386", "armhf", "arm64", "aarch64", "ppc64le")
 BASES = (
@@ -27,64 +24,6 @@ BASES = (
 BACKENDS = ("haproxy",)
 GUESTS = ("auto", "namespace", "appliance")
 IMAGE_TYPES = ("qcow2", "raw", "vhd", "tar")
-_TRUE = ("1", "true", "yes", "on")
-_FALSE = ("0", "false", "no", "off", "")
-
-
-def parse_bool(text: str) -> bool:
-    """Read a switch of the environment as diskimage-create.sh's users write them (True/False, 1/0)."""
-    word = text.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise ValueError("expected True or False")
-
-
-@dataclass(frozen=True)
-class Variable:
-    """An environment variable that gives a setting.
-
-    :param inverted: the variable says the opposite of the setting (``DIB_OCTAVIA_AMP_USE_SSH`` against ``-n``)
-    """
-
-    name: str
-    inverted: bool = False
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One thing that a user can ask for.
-
-    :param name: attribute of the parsed arguments
-    :param help: one sentence; the default is added to it where there is one
-    :param flags: short and long option; empty for what only the environment can say
-    :param variables: environment variables, first that is set wins
-    :param metavar: what the help calls the value; "" makes the setting a switch
-    :param default: value when nothing is said
-    :param choices: accepted values, None for free text
-    :param parse: reads the text of a variable or of an option (not called for the default)
-    :param secret: never shown in a summary, plan, log or manifest
-    :param unused: it has no meaning without diskimage-builder: accepted, and said to be unused
-    :param later: what brings it, for what is recognised but refused today
-    """
-
-    name: str
-    help: str
-    flags: tuple[str, ...] = ()
-    variables: tuple[Variable, ...] = ()
-    metavar: str = ""
-    default: str | bool | None = None
-    choices: tuple[str, ...] | None = None
-    parse: Callable[[str], object] = str
-    secret: bool = False
-    unused: bool = False
-    later: str = ""
-
-    @property
-    def switch(self) -> bool:
-        """Whether it takes no value."""
-        return not self.metavar
 
 
 def _env(*names: str) -> tuple[Variable, ...]:
@@ -355,19 +294,6 @@ SETTINGS: tuple[Setting, ...] = (
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
-@dataclass(frozen=True)
-class Value:
-    """A setting's value and where it came from ("-s", "AMP_IMAGESIZE" or "default")."""
-
-    value: object
-    origin: str
-
-    @property
-    def said(self) -> bool:
-        """Whether the user said it."""
-        return self.origin != "default"
-
-
 def resolve(arguments: dict[str, object], environ: dict[str, str]) -> dict[str, Value]:
     """Give every setting its value: flag, else variable, else default.
 
@@ -375,29 +301,4 @@ def resolve(arguments: dict[str, object], environ: dict[str, str]) -> dict[str, 
     :param environ: the environment
     :raises BadValueError: a value is not readable, or not one of the accepted ones
     """
-    return {setting.name: _resolve_one(setting, arguments.get(setting.name), environ) for setting in SETTINGS}
-
-
-def _resolve_one(setting: Setting, argument: object, environ: dict[str, str]) -> Value:
-    flag = setting.flags[0] if setting.flags else ""
-    if argument is not None:
-        return Value(_check(setting, argument, flag), flag)
-    for variable in setting.variables:
-        text = environ.get(variable.name, "")
-        if not text:
-            continue
-        value = _check(setting, text, variable.name)
-        return Value(not value if variable.inverted else value, variable.name)
-    return Value(setting.default, "default")
-
-
-def _check(setting: Setting, given: object, origin: str) -> object:
-    if not isinstance(given, str):
-        return given  # a switch on the command line
-    try:
-        value = setting.parse(given)
-    except ValueError as error:
-        raise BadValueError(f"{origin}: unusable value {given!r}: {error}") from error
-    if setting.choices is not None and value not in setting.choices:
-        raise BadValueError(f"{origin}: unsupported value {given!r}", f"accepted values: {', '.join(setting.choices)}")
-    return value
+    return {setting.name: find(setting, arguments.get(setting.name), environ) for setting in SETTINGS}

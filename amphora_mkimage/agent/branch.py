@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
-from amphora_mkimage.settings import Value
+from amphora_mkimage.setting import Value
 
 _REPOSITORIES = "https://opendev.org/openstack"
 _CONSTRAINTS = "https://opendev.org/openstack/requirements/raw/branch/{}/upper-constraints.txt"

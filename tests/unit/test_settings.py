@@ -6,9 +6,10 @@ import pytest
 
 from amphora_mkimage import cli, settings
 from amphora_mkimage.errors import BadValueError
+from amphora_mkimage.setting import Setting, Value, parse_bool
 
 
-def resolve(*argv: str, **environ: str) -> dict[str, settings.Value]:
+def resolve(*argv: str, **environ: str) -> dict[str, Value]:
     return settings.resolve(vars(cli.build_parser().parse_args(list(argv))), environ)
 
 
@@ -49,7 +50,7 @@ def test_names_flags_and_variables_are_unique() -> None:
 
 
 @pytest.mark.parametrize("setting", [s for s in settings.SETTINGS if s.flags and s.variables], ids=lambda s: s.name)
-def test_flag_wins_over_variable_over_default(setting: settings.Setting) -> None:
+def test_flag_wins_over_variable_over_default(setting: Setting) -> None:
     texts = setting.choices or (("1", "0") if setting.switch else ("from-flag", "from-variable"))
     texts = (texts[0], texts[-1])
     variable = setting.variables[0]
@@ -65,7 +66,7 @@ def test_flag_wins_over_variable_over_default(setting: settings.Setting) -> None
 
 def test_variables_in_their_order_and_empty_is_unset() -> None:
     assert resolve(AMP_DIB_RELEASE="bookworm", DIB_RELEASE="trixie")["release"].value == "bookworm"
-    assert resolve(DIB_RELEASE="trixie")["release"] == settings.Value("trixie", "DIB_RELEASE")
+    assert resolve(DIB_RELEASE="trixie")["release"] == Value("trixie", "DIB_RELEASE")
     assert resolve(AMP_DIB_RELEASE="", DIB_RELEASE="trixie")["release"].origin == "DIB_RELEASE"
     mirrors = resolve(BASE_OS_MIRROR="http://a/", DIB_DISTRIBUTION_MIRROR="http://b/")
     assert mirrors["mirror"].value == "http://a/"
@@ -89,12 +90,12 @@ def test_ssh_is_asked_for_by_its_opposite(environ: dict[str, str], no_ssh: bool)
 
 @pytest.mark.parametrize("text", ["True", "true", "1", "yes", "on", " TRUE "])
 def test_true(text: str) -> None:
-    assert settings.parse_bool(text) is True
+    assert parse_bool(text) is True
 
 
 @pytest.mark.parametrize("text", ["False", "false", "0", "no", "off", ""])
 def test_false(text: str) -> None:
-    assert settings.parse_bool(text) is False
+    assert parse_bool(text) is False
 
 
 def test_a_switch_that_is_neither_names_its_variable() -> None:

@@ -1,0 +1,23 @@
+"""Run ``amphora-mkimage`` for stand-ins whose Python is Debian's, not that of the release which they stand for."""
+
+from __future__ import annotations
+
+import sys
+from typing import cast
+
+from amphora_mkimage import cli
+from amphora_mkimage.bases import redhat
+from amphora_mkimage.bases.base import Release
+
+
+def main() -> int:
+    """Take the Python's version, and the command line."""
+    python, *arguments = sys.argv[1:]
+    for base in (redhat.FEDORA, redhat.CENTOS, redhat.ROCKY, redhat.RHEL):
+        releases = cast("dict[str, Release]", base.releases)
+        releases.update({name: Release(name, python=python) for name in releases})
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
