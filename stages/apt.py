@@ -39,6 +39,4 @@ def run(guest: Guest, request: Request) -> None:
     for path in old:
         guest.rm_f(path)
     guest.rm_f("/etc/apt/apt.conf.d/99mmdebstrap")
-    if guest.exists("/etc/dpkg/dpkg.cfg.d/99mmdebstrap"):
-        guest.mv("/etc/dpkg/dpkg.cfg.d/99mmdebstrap", "/etc/dpkg/dpkg.cfg.d/90-amphora-unread")
     put(guest, "/etc/apt/apt.conf.d/90-amphora-no-recommends", b'APT::Install-Recommends "false";\n')

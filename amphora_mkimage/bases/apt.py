@@ -25,13 +25,14 @@ FILES = Path(__file__).with_name("files")
 
 _POLICY = "/usr/sbin/policy-rc.d"
 _SCRIPT = "/run/amphora-script"
-_UNWANTED = "/etc/dpkg/dpkg.cfg.d/90-amphora-unread"
 #: Builds of GRUB for CD-ROMs and the network, and unsigned twins of the signed ones: nothing starts from them.
 _OTHER_GRUBS = (
     "/usr/lib/grub/*-efi/monolithic/*",
     "/usr/lib/grub/*-efi-signed/gcd*",
     "/usr/lib/grub/*-efi-signed/grubnet*",
 )
+#: Where dpkg reads :data:`UNREAD`; it stays, for packages that are installed later.
+UNREAD_FILE = "/etc/dpkg/dpkg.cfg.d/90-amphora-unread"
 #: What no amphora reads. Copyright files stay: redistribution asks for them (deb-policy 12.5).
 UNREAD = (
     "path-exclude=/usr/share/doc/*",
@@ -94,7 +95,7 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
     :param removed: names of installed packages
     :raises MkimageError: apt or a package's script failed
     """
-    guest.write(_UNWANTED, "".join(f"{line}\n" for line in UNREAD).encode())
+    guest.write(UNREAD_FILE, "".join(f"{line}\n" for line in UNREAD).encode())
     own_policy = not guest.exists(_POLICY)
     if own_policy:
         put_script(guest, _POLICY, "policy-rc.d")
@@ -106,9 +107,8 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
     run_script(guest, "deferred")
     if own_policy:
         guest.rm_f(_POLICY)
-    for directory, kept in (("doc", "copyright"), ("locale", "locale.alias")):
-        guest.command(["find", f"/usr/share/{directory}", "-type", "f", "!", "-name", kept, "-delete"])
-    for pattern in ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/lintian/*", *_OTHER_GRUBS):
+    run_script(guest, "remove-unread")
+    for pattern in _OTHER_GRUBS:
         for path in guest.glob_expand(pattern):
             guest.rm_rf(path)
 

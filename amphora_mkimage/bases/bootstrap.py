@@ -15,7 +15,7 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.bases import unpacked
-from amphora_mkimage.bases.apt import FILES, UNREAD
+from amphora_mkimage.bases.apt import FILES, UNREAD, UNREAD_FILE
 from amphora_mkimage.bases.archive import Archive, Deb, fetching
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
@@ -88,7 +88,6 @@ def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: st
         "--skip=check/qemu",
         # The indexes are here already; mmdebstrap's own clean-up of lists and archives is left on.
         "--skip=update",
-        *(f"--dpkgopt={option}" for option in UNREAD),
         '--aptopt=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false"',
         f"--include={','.join(packages)}",
         f"--hook-dir={HOOKS / 'bootstrap'}",
@@ -96,11 +95,15 @@ def bootstrap(root: Path, archive: Archive, packages: Sequence[str], release: st
         os.fspath(root),
         os.fspath(archive.directory / "sources.list"),
     ]
+    unread = root.with_name("unread")
+    unread.write_text("".join(f"{line}\n" for line in UNREAD), encoding="ascii")
     env = process.environment(
         {
             "TMPDIR": os.fspath(root.parent),
             "AMPHORA_APT": os.fspath(archive.directory),
             "AMPHORA_FILES": os.fspath(FILES),
+            "AMPHORA_UNREAD": os.fspath(unread),
+            "AMPHORA_UNREAD_FILE": UNREAD_FILE,
         }
     )
 
