@@ -71,6 +71,34 @@ def test_all_is_fetched_once_and_nothing_of_it_runs(index: Index, tmp_path: Path
     assert len(index.server.seen) == seen
 
 
+BACKEND = """\
+import pathlib
+pathlib.Path({!r}).touch()
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+"""
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ['"own"\nbackend-path = ["."]', '"setuptools.build_meta"\nbackend-path = ["."]', '"flit_core.buildapi"', '"own"'],
+)
+def test_no_backend_of_a_source_distribution_runs(backend: str, index: Index) -> None:
+    """Neither its own, nor one of that name that the host may have."""
+    code = BACKEND.format(str(index.ran))
+    more = {
+        "pyproject.toml": f"[build-system]\nrequires = []\nbuild-backend = {backend}\n",
+        "own.py": code,
+        "setuptools/__init__.py": "",
+        "setuptools/build_meta.py": code,
+        "sitecustomize.py": code,
+    }
+    index.add("five-5.0.tar.gz", source("five-5.0.tar.gz", code, more))
+    index.fetch()
+    assert len(left(index)) == len(index.wanted)
+    assert not index.ran.exists()
+
+
 def test_settings_of_other_installations_do_no_harm(
     index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

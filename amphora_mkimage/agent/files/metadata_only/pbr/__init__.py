@@ -1,1 +1,0 @@
-"""Stands in for pbr, see from_pkg_info.py."""

@@ -1,1 +1,0 @@
-"""Stands in for setuptools, see from_pkg_info.py."""
