@@ -59,6 +59,13 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
     :param guest: from :func:`choose_guest`
     :raises MkimageError: and subclasses; then no output exists and nothing is left behind
     """
+    try:
+        _build(plan, guest, console)
+    except OSError as error:
+        raise userns.explain(error) from error
+
+
+def _build(plan: Plan, guest: Choice, console: Console) -> None:
     request = plan.request
     id_map = None
     if guest.kind == "namespace":

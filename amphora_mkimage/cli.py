@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from amphora_mkimage import __version__, build, plan, request, settings
-from amphora_mkimage.console import Console
+from amphora_mkimage.console import Console, forget, write
 from amphora_mkimage.errors import BadValueError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
 
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status (:class:`~amphora_mkimage.errors.ExitStatus`)."""
     words = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         try:
             return _dispatch(words)
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader of a result has seen enough (--dry-run | head). What is left of it must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget(sys.stdout)
         return ExitStatus.OK
     except KeyboardInterrupt:
         _report(InterruptedBuildError("interrupted"))
@@ -176,4 +177,4 @@ def _report(error: MkimageError) -> None:
         text.append(f"  what to do: {error.remedy}")
     if error.log:
         text.append(f"  full log: {error.log}")
-    print("\n".join(text), file=sys.stderr)  # noqa: T201
+    write(sys.stderr, "\n".join([*text, ""]))

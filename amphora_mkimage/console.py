@@ -20,6 +20,22 @@ TAIL_LINES = 20
 _REFRESH_SECONDS = 0.1
 
 
+def write(stream: TextIO, text: str) -> None:
+    """Write to whoever watches; that nobody does any more (``| head``, a closed terminal) is no reason to fail."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        forget(stream)
+
+
+def forget(stream: TextIO) -> None:
+    """Let what is left of a stream that nobody reads, and what is written to it from now on, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class Console:
     """Progress to people, everything to the log.
 
@@ -70,8 +86,7 @@ class Console:
         width = shutil.get_terminal_size().columns
         step = self._steps[-1] if self._steps else ""
         line = f"{self._stamp()} {step}: {text}".replace("\t", " ")
-        self.stream.write("\r\x1b[K" + line[: width - 1])
-        self.stream.flush()
+        self._show("\r\x1b[K" + line[: width - 1])
 
     def command(self, argv: Sequence[str]) -> None:
         """Record that a command starts; shown with ``-x``."""
@@ -96,10 +111,12 @@ class Console:
 
     def _clear(self) -> None:
         if self.live:
-            self.stream.write("\r\x1b[K")
+            self._show("\r\x1b[K")
+
+    def _show(self, text: str) -> None:
+        write(self.stream, text)
 
     def _print(self, line: str) -> None:
-        self.stream.write(line + "\n")
-        self.stream.flush()
+        self._show(line + "\n")
         if self.log is not None:
             self.log.write((line + "\n").encode(errors="replace"))

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,13 @@ def guarded(directory: Path) -> Iterator[None]:
             os.write(writer, b"d")
         os.close(writer)
         os.waitpid(child, 0)
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """Give a directory for temporary files ($TMPDIR) that goes with the block or with this process."""
+    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as name, guarded(Path(name)):
+        yield Path(name)
 
 
 def _guard(directory: Path, reader: int, writer: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import selectors
 import signal
@@ -13,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 #: The locale in which every tool is run: parsers of its output see no translations.
 C_LOCALE = {"LC_ALL": "C.UTF-8", "LANGUAGE": "C.UTF-8"}
 
@@ -43,6 +46,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     pass_fds: Sequence[int] = (),
     until: int | None = None,
+    dies_with_us: bool = False,
 ) -> str:
     """Run a command to its end and return what it printed (standard output and error together).
 
@@ -53,11 +57,13 @@ def run(
     :param deadline: seconds after which it is killed
     :param on_line: called with each line as it arrives, for progress
     :param until: descriptor; the command is killed as soon as something can be read there
+    :param dies_with_us: for what may take long outside of a namespace: nobody else would end it after SIGKILL
     :raises UnwantedError: that came to pass
     :raises HostError: the program is not there
     :raises MkimageError: it failed, or did not end in time
     """
     console.command(argv)
+    us = os.getpid()
     try:
         child = subprocess.Popen(
             argv,
@@ -67,6 +73,7 @@ def run(
             env=environment() if env is None else env,
             pass_fds=pass_fds,
             start_new_session=True,
+            preexec_fn=(lambda: die_with(us)) if dies_with_us else None,  # noqa: PLW1509 (no threads outside)
         )
     except FileNotFoundError as error:
         raise HostError(f"{what}: {argv[0]} is not installed", "run `amphora-mkimage check`") from error
@@ -81,6 +88,16 @@ def run(
     if child.wait() != 0:
         raise MkimageError(f"{what}: {_ending(argv[0], child.returncode)}", remedy, tail=lines[-20:])
     return "\n".join(lines)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends (for ``preexec_fn``).
+
+    The signal comes when the *thread* that started it ends (PR_SET_PDEATHSIG(2const)), so that has to be the main one.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the call
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage import guardian, process
 from amphora_mkimage.console import Console
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import userns
+from amphora_mkimage.guest import paths, userns
 
 #: Memory that a build in a tmpfs takes: the tree, the packages, the disk's written blocks; measured in docs/time.md.
 TMPFS_BYTES = 3 << 30
@@ -51,25 +51,43 @@ class Workplace:
             return
         userns.mount("tmpfs", self.directory, "tmpfs", 0, "mode=755")
 
-    def pack(self, key: str, part: str = ".") -> None:
-        """Keep a snapshot of the tree in the cache.
+    def pack(self, key: str, directory: str = "/", name: str = ".") -> None:
+        """Keep a snapshot of the tree, or of a part of it, in the cache.
 
-        :param part: the directory of it to keep, relative
+        :param directory: of the tree
+        :param name: what of that directory to keep
         """
-        with self.store.writing_base(key) as file:
-            argv = ["tar", "--create", f"--directory={self.tree}", *_TAR, "--use-compress-program=zstd -1 -T0"]
-            argv += [f"--file=/proc/self/fd/{file.fileno()}", part]
-            process.run(argv, self.console, what="cannot cache the base", remedy=_CACHE, pass_fds=(file.fileno(),))
+        with self.store.writing_base(key) as file, self._opened(directory) as place:
+            argv = ["tar", "--create", f"--directory=/proc/self/fd/{place}", *_TAR]
+            argv += ["--use-compress-program=zstd -1 -T0", f"--file=/proc/self/fd/{file.fileno()}", name]
+            fds = (file.fileno(), place)
+            process.run(argv, self.console, what="cannot cache the base", remedy=_CACHE, pass_fds=fds)
 
-    def unpack(self, kept: Path) -> None:
+    def unpack(self, kept: Path, directory: str = "/") -> None:
         """Make the tree, or that part of it, from a snapshot.
 
         :param kept: checked by :meth:`Store.checked_base`
+        :param directory: of the tree, where that part is
         """
         self.tree.mkdir(exist_ok=True)
-        argv = ["tar", "--extract", f"--directory={self.tree}", *_TAR, "--preserve-permissions"]
-        argv += ["--use-compress-program=zstd", f"--file={kept}"]
-        process.run(argv, self.console, what="cannot unpack the cached base")
+        with self._opened(directory) as place:
+            argv = ["tar", "--extract", f"--directory=/proc/self/fd/{place}", *_TAR, "--preserve-permissions"]
+            argv += ["--use-compress-program=zstd", f"--file={kept}"]
+            process.run(argv, self.console, what="cannot unpack the cached base", pass_fds=(place,))
+
+    @contextlib.contextmanager
+    def _opened(self, directory: str) -> Iterator[int]:
+        """Open a directory of the tree as the guest would find it: a link of the base's may lead to the host's else."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        root = os.open(self.tree, flags)
+        try:
+            place = paths.open_inside(root, directory, flags)
+            try:
+                yield place
+            finally:
+                os.close(place)
+        finally:
+            os.close(root)
 
     def compress(self, key: str) -> None:
         """Keep :attr:`base_tar` in the cache, as a snapshot like any other."""

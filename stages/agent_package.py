@@ -18,6 +18,7 @@ _UNITS = (
     "octavia-agent-certs-ramfs.service",
     "octavia-agent-netns.service",
     "octavia-amphora-agent.service",
+    "octavia-prometheus-proxy.service",
     "pollinate.service",  # comes along, and waits at every boot for a server on the internet
 )
 _REMOVED = (

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.setting import Value
+from amphora_mkimage.settings import BY_NAME
 
 _REPOSITORIES = "https://opendev.org/openstack"
 _CONSTRAINTS = "https://opendev.org/openstack/requirements/raw/branch/{}/upper-constraints.txt"
 _DEFAULT_REF = "master"
 #: What git-check-ref-format(1) allows, and less: no names that git reads as something else than a ref.
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*")
+#: A full id, SHA-1 or SHA-256.
+COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 #: Settings that choose a branch, and those that only go with one.
 _CHOOSING = ("agent_ref", "agent_repository")
 _BESIDES = ("lib_repository", "lib_ref", "constraints")
@@ -92,6 +95,8 @@ def choose(values: Mapping[str, Value], warn: Callable[[str], None]) -> Branch |
         return None
     ref = _ref(values["agent_ref"]) or _DEFAULT_REF
     lib_ref = _ref(values["lib_ref"]) or ref
+    if COMMIT.fullmatch(ref):
+        _require(values, f"{values['agent_ref'].origin}: what goes with a commit cannot be known")
     branch = Branch(
         Checkout("octavia", _repository(values["agent_repository"], "octavia"), ref, "-g"),
         Checkout(
@@ -105,6 +110,14 @@ def choose(values: Mapping[str, Value], warn: Callable[[str], None]) -> Branch |
             what = f"{variable}: anybody on the way could change what comes from {location.shown}"
             raise BadValueError(what, "use https, a path, or --insecure")
     return branch
+
+
+def _require(values: Mapping[str, Value], what: str) -> None:
+    """Refuse a commit whose octavia-lib or constraints are not named: those of a branch would be guessed."""
+    unsaid = [BY_NAME[name] for name in ("lib_ref", "constraints") if not values[name].value]
+    missing = [setting.variables[0].name for setting in unsaid]
+    if missing:
+        raise BadValueError(what, f"set {' and '.join(missing)}")
 
 
 def _ref(value: Value) -> str:

@@ -17,7 +17,10 @@ from amphora_mkimage.fetch.transport import NotThereError
 
 _LIMIT = 4 << 20
 _VARIABLE = "DIB_REPOLOCATION_upper_constraints"
-_ENDED = f"set {_VARIABLE} to the URL or path of constraints; those of a branch that has ended are gone"
+_ENDED = (
+    f"set {_VARIABLE} to the URL or path of constraints; OpenStack has them for its branches, "
+    "until these have ended, and not for tags or branches of one's own"
+)
 
 
 @dataclass(frozen=True)

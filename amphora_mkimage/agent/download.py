@@ -9,11 +9,10 @@ import importlib.util
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from amphora_mkimage import process
+from amphora_mkimage import guardian, process
 from amphora_mkimage.agent.lock import Package, machine
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
@@ -42,9 +41,8 @@ def fetch(
         return
     with (
         console.step(f"fetch the amphora agent ({len(wanted)} packages)"),
-        tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as name,
+        guardian.temporary() as directory,
     ):
-        directory = Path(name)
         for source in (False, True):
             part = [package for package in wanted if package.is_source == source]
             if part:
@@ -100,6 +98,7 @@ def download(
         env=env,
         on_line=console.activity if until is None else None,
         until=until,
+        dies_with_us=True,
     )
 
 

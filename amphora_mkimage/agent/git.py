@@ -18,13 +18,12 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from amphora_mkimage import process
-from amphora_mkimage.agent.branch import Checkout
+from amphora_mkimage.agent.branch import COMMIT, Checkout
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch import transport
 
 _ASKPASS = Path(__file__).with_name("files") / "git-askpass"
-_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _NETWORK = "check the network, the proxy variables and {}"
 
 
@@ -52,7 +51,7 @@ def find(checkout: Checkout, console: Console) -> Found:
 
     :raises MkimageError: it does not answer, or has no such ref
     """
-    if _COMMIT.fullmatch(checkout.ref):
+    if COMMIT.fullmatch(checkout.ref):
         return Found(checkout, checkout.ref, checkout.ref)
     output = _git(checkout, console, "ls-remote", "--quiet", "--heads", "--tags", "--", checkout.repository.url)
     refs = {
@@ -157,14 +156,19 @@ def _describe(found: Found, place: list[str], console: Console) -> str:
 def _git(checkout: Checkout, console: Console, *words: str) -> str:
     where = checkout.repository.shown
     variable = f"DIB_REPOLOCATION_{'amphora_agent' if checkout.project == 'octavia' else 'octavia_lib'}"
+    options = ["-c", "gc.auto=0", "-c", "protocol.version=2"]
+    if checkout.repository.login is not None:
+        # Helpers of the user's would be asked before us, and would keep what we answer (gitcredentials(7)).
+        options += ["-c", "credential.helper="]
     try:
         return process.run(
-            ["git", "-c", "gc.auto=0", "-c", "protocol.version=2", *words],
+            ["git", *options, *words],
             console,
             what=f"cannot fetch {checkout.project} from {where}",
             remedy=_NETWORK.format(variable),
             env=environment(checkout, os.environ),
             on_line=console.activity,
+            dies_with_us=True,
         )
     except HostError as error:
         raise HostError(error.what, "install the package git") from error

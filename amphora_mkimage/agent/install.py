@@ -21,6 +21,7 @@ from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.workplace import Workplace
 
 VENV = "/opt/amphora-agent-venv"
+_PLACE, _NAME = VENV.rsplit("/", 1)
 #: Programs of octavia that run in an amphora.
 COMMANDS = (
     "amphora-agent",
@@ -141,7 +142,8 @@ def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
     if kept is not None:
         _check_python(agent, guest)
         with place.console.step("unpack the cached amphora agent"):
-            place.unpack(kept)
+            guest.rm_rf(VENV)
+            place.unpack(kept, _PLACE)
         with place.console.step("import the amphora agent"):
             import_commands(guest, f"{VENV}/bin/python")
         _record(agent, guest)
@@ -152,7 +154,7 @@ def install(agent: Agent, guest: NamespaceGuest, place: Workplace) -> None:
         make(agent, guest, _OFFERED)
     shutil.rmtree(offered)
     with place.console.step("cache the amphora agent"):
-        place.pack(agent.key, VENV.strip("/"))
+        place.pack(agent.key, _PLACE, _NAME)
 
 
 def offer(agent: Agent, store: Store, directory: Path) -> None:

@@ -7,11 +7,11 @@ The code of the two checkouts is run where all other code of the image is: in th
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from amphora_mkimage import guardian
 from amphora_mkimage.agent import closure, constraints, git, lock, project
 from amphora_mkimage.agent.branch import Branch
 from amphora_mkimage.agent.closure import OF_DISTRIBUTION, Closure, Target
@@ -63,13 +63,14 @@ def resolve(branch: Branch, target: Target, store: Store, console: Console) -> A
     :raises MkimageError: something does not exist, cannot be had, or is not for the image's Python
     """
     with console.step("find the amphora agent's branch"):
-        limits = constraints.fetch(branch.constraints, console)
+        # First the refs: of one that is misspelt there are no constraints either, which would say less.
         found = [git.find(checkout, console) for checkout in (branch.agent, branch.lib)]
+        limits = constraints.fetch(branch.constraints, console)
     key = _key(found, limits, target)
     collected = _recall(key, store)
     if collected is None:
-        with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as name:
-            collected = _collect(found, limits, target, Path(name), store, console)
+        with guardian.temporary() as place:
+            collected = _collect(found, limits, target, place, store, console)
         store.remember(key, str(collected).encode())
     installer = [package for package in lock.read() if package.name == INSTALLER]
     return Agent(target.python, (*collected.packages, *installer), _origin(found, limits), collected.modules)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -27,12 +26,10 @@ from amphora_mkimage.verify import partition_table
 #: By the names of qemu's drivers; "vpc" is Microsoft's VHD.
 FORMATS = ("qcow2", "raw", "vpc")
 
-_PR_SET_PDEATHSIG = 1
 _FORWARD = re.compile(r"(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+(\S+)\s+(\d+)")
 _SECTOR = 512
 #: More than the protective MBR, the header and the entries of a GPT.
 _START = 64 << 10
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def image_format(image: Path, console: Console) -> str:
@@ -219,7 +216,9 @@ class Machine:
                     stderr=messages,
                     env=process.environment(),
                     pass_fds=[monitor],
-                    preexec_fn=lambda: _die_with(parent),  # noqa: PLW1509 (no threads here)
+                    # Neither the end of its monitor nor that of its streams ends qemu, and its option for this
+                    # (-run-with exit-with-parent=on) is newer than any distribution that we run on.
+                    preexec_fn=lambda: process.die_with(parent),  # noqa: PLW1509 (no threads here)
                     start_new_session=True,  # Ctrl-C is for us; we end qemu
                 )
         except FileNotFoundError as error:
@@ -276,16 +275,3 @@ class Machine:
         if "lock" in text:
             return MkimageError("the image is in use", "end the program that writes to it", tail=tail)
         return MkimageError(error.what, error.remedy, tail=tail)
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process, qemu, when its parent ends, however that ends.
-
-    qemu ends neither when its monitor is closed nor when its standard streams are. Its own option for this
-    (``-run-with exit-with-parent=on``) is newer than the qemu of any distribution that we run on, and does the same
-    prctl inside. The signal comes when the *thread* that started qemu ends, which is why :class:`Machine` belongs into
-    the main thread.
-    """
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it ended before the call

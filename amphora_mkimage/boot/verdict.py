@@ -175,8 +175,10 @@ class Verdict:
         if report.facts:
             facts = report.facts
             rows.append(("system", f"{report.state}; {facts.os}, kernel {facts.kernel}"))
-            phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in facts.phases.items())
-            rows.append(("boot", f"{outcome.boot_seconds:.1f} s from power-on to running (systemd: {phases})"))
+            phases = ", ".join(f"{name} {phase:.1f}" for name, phase in facts.phases.items())
+            # What the guest says need not be complete: facts may come without the event that it runs.
+            seconds = "unknown" if outcome.boot_seconds is None else f"{outcome.boot_seconds:.1f} s"
+            rows.append(("boot", f"{seconds} from power-on to running (systemd: {phases})"))
             rows += [("slow", f"{seconds:5.1f} s {unit}") for unit, seconds in report.blame[:_SLOWEST]]
             rows.append(("cloud-init", facts.cloud_init.datasource or "found no data source"))
         if report.haproxy and outcome.answer:

@@ -181,7 +181,7 @@ def _answer(function: Callable[[], object]) -> tuple[str, object]:
 def explain(error: OSError) -> MkimageError:
     """Turn a failed system call of ours into words; a full disk is the one that users meet."""
     where = f": {error.filename}" if error.filename else ""
-    remedy = "free some space, or work elsewhere with -w, -c and -o" if error.errno == errno.ENOSPC else ""
+    remedy = "free some space, or work elsewhere with -w, -c, -o and TMPDIR" if error.errno == errno.ENOSPC else ""
     tail = traceback.format_exc().splitlines()[-6:]
     return MkimageError(f"{error.strerror or error}{where}", remedy, tail=tail)
 

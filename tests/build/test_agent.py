@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from leftover import marked, wait_until
 
 from amphora_mkimage.agent import install
 from amphora_mkimage.boot import agent
@@ -291,3 +292,28 @@ def test_a_mirror_that_fails_does_not_wait_for_an_index_that_is_silent(run_cli, 
     assert all(log.count(f"] {step}") == 1 for step in ("guest: ", "fetch the amphora agent", "read the package arch"))
     evidence = [line.strip() for line in done.stderr.splitlines() if line.lstrip().startswith("W: ")]
     assert evidence and [line for line in evidence if line not in log] == []
+
+
+def test_nothing_is_left_of_a_fetch_that_is_killed(start_cli, tmp_path: Path) -> None:
+    marker, temporary = f"AMPHORA_TEST_MARKER={tmp_path}", tmp_path / "temporary"
+    temporary.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        child = start_cli(
+            *("-i", "debian-minimal", "-o", tmp_path / "a", "-w", tmp_path, "-c", tmp_path / "cache"),
+            env={
+                **dict([marker.split("=", 1)]),
+                "TMPDIR": str(temporary),
+                "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple",
+                "PIP_CONFIG_FILE": "/dev/null",
+                "PIP_DEFAULT_TIMEOUT": "86400",
+            },
+            stderr=subprocess.DEVNULL,
+        )
+        silent.settimeout(300)
+        connection, _ = silent.accept()
+        with connection:
+            assert [path for path in temporary.iterdir() if path.name.startswith("amphora-mkimage-")]
+            child.kill()
+            child.wait(timeout=60)
+            assert wait_until(lambda: not [*marked(marker.encode()), *temporary.glob("amphora-mkimage-*")])
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "temporary"}

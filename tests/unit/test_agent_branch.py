@@ -13,6 +13,7 @@ from package_index import add, commit, source, wheel
 
 from amphora_mkimage.agent import lock
 from amphora_mkimage.agent.install import Agent
+from amphora_mkimage.errors import BadValueError
 
 
 def test_all_that_is_needed_is_fetched_and_nothing_of_it_runs(world: World, tmp_path: Path) -> None:
@@ -93,10 +94,21 @@ def test_tags_and_commits(world: World) -> None:
     assert agent.version == "18.0.1.dev1"
 
 
+@pytest.mark.parametrize("missing", ["DIB_REPOREF_octavia_lib", "DIB_REPOLOCATION_upper_constraints"])
+def test_what_goes_with_a_commit_is_not_guessed(world: World, missing: str) -> None:
+    world.environ["DIB_REPOREF_octavia_lib"] = world.commits["octavia-lib"]
+    del world.environ[missing]
+    with pytest.raises(BadValueError) as caught:
+        world.resolve(world.commits["octavia"])
+    assert caught.value.what.startswith("-g: ")
+    assert missing in caught.value.remedy
+
+
 # -- what does not exist -----------------------------------------------------------------------------------------------
 
 
 def test_a_branch_that_does_not_exist(world: World) -> None:
+    world.environ["DIB_REPOLOCATION_upper_constraints"] = f"{world.server.url}/gone/upper-constraints.txt"
     error = world.fails("unmaintained/2026.1")
     assert error.what.startswith("octavia has no branch or tag unmaintained/2026.1")
     assert BRANCH in error.remedy and "-g" in error.remedy

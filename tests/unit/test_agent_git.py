@@ -54,7 +54,10 @@ def test_a_repository_with_a_login(hosted: World, tmp_path: Path, monkeypatch: p
         hosted.environ["DIB_REPOLOCATION_amphora_agent"] = url
         monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
         monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+        (tmp_path / "config").write_text(f"[credential]\nhelper = store --file={tmp_path}/kept\n")
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
         agent = hosted.resolve()
+        assert not (tmp_path / "kept").exists()
         assert agent.facts["commits"]["octavia"]["repository"] == f"{server.url}/octavia"
         assert b"sesame" not in hosted.log.getvalue()
         server.faults = {path: Fault(login="another", headers=challenge) for path in server.files}

@@ -88,6 +88,7 @@ def test_text_of_the_guest_cannot_command_the_terminal() -> None:
     assert taken.facts is not None
     assert taken.facts.failed[0].journal == ("red2J",)
     assert "\x1b" not in verdict(Outcome(report=taken, boot_seconds=1.0)).as_text()
+    assert "unknown from power-on" in verdict(Outcome(report=taken)).as_text()
 
 
 def test_a_good_boot_has_no_problem() -> None:
