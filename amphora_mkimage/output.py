@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from amphora_mkimage.errors import BadValueError
 
 _SUMS = "SHA256SUMS"
+_SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 class Output:
@@ -118,13 +120,17 @@ def record_sums(directory: Path, sums: dict[str, str], renamed: dict[str, str]) 
     :param renamed: old name to new name of files that were kept under another
     """
     path = directory / _SUMS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    known = {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
+    # Names have any bytes; lines of other kinds (binary mode, BSD's, comments) are somebody's, too.
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if path.exists() else []
+    split = [(line, _SUM.fullmatch(line)) for line in lines]
+    others = [line for line, match in split if match is None]
+    known = {match[2]: match[1] for _, match in split if match is not None}
     known = {renamed.get(name, name): digest for name, digest in known.items()}
     known.update(sums)
     output = Output(path)
     try:
-        output.write("".join(f"{digest}  {name}\n" for name, digest in sorted(known.items())).encode())
+        others += [f"{digest}  {name}" for name, digest in sorted(known.items())]
+        output.write("".join(f"{line}\n" for line in others).encode(errors="surrogateescape"))
         output.publish()
     finally:
         output.close()

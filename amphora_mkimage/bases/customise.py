@@ -22,7 +22,8 @@ from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.workplace import Workplace
 
-_KERNEL = re.compile(r"linux-image-(unsigned-)?[0-9]\S*")
+#: Kernels, and the metapackages that would bring their next versions along.
+_KERNEL = re.compile(r"linux-image-\S+")
 _KEYRINGS = "usr/share/keyrings"
 #: Opens the archive against a status file, with a keyring when the host has none.
 OpenArchive = Callable[[Path, Path], Archive]

@@ -65,7 +65,11 @@ def efi(subject: Subject) -> Iterator[Finding]:
     elif wanted not in disk.esp_files:
         yield fail(f"the EFI system partition has no {wanted.upper()}", "the image does not start under UEFI")
     elif f"/efi/boot/grub{suffix}.efi" in disk.esp_files:
-        yield passed("shim and GRUB")
+        # A signed GRUB looks for EFI/<distribution>/grub.cfg, and has no other idea of where its root is.
+        if any(path.endswith("/grub.cfg") for path in disk.esp_files):
+            yield passed("shim and GRUB")
+        else:
+            yield fail("the EFI system partition has no grub.cfg: GRUB stops at its prompt", "build it again")
 
 
 def configuration(subject: Subject) -> Iterator[Finding]:

@@ -151,6 +151,17 @@ def logging(subject: Subject) -> Iterator[Finding]:
         yield warn("no file in /etc/rsyslog.d takes HAProxy's messages")
 
 
+def _passwords_of_passwd(subject: Subject) -> Iterator[Finding]:
+    """Look for passwords where they were before there was a shadow file, and still count (passwd(5))."""
+    for line in subject.lines("/etc/passwd"):
+        name, _, rest = line.partition(":")
+        field = rest.partition(":")[0]
+        if not field:
+            yield fail(f"{name} has an empty password in /etc/passwd: anybody can log in", "lock the account")
+        elif field[0] not in "x*!":
+            yield fail(f"{name} has a password in /etc/passwd, where everybody can read its hash", "run pwconv")
+
+
 def root_account(subject: Subject) -> Iterator[Finding]:
     """Check root's password, and that nobody else has one."""
     expected = subject.expected.root_password
@@ -169,6 +180,7 @@ def root_account(subject: Subject) -> Iterator[Finding]:
                 yield passed("root has a password" if usable else "root is locked")
         elif usable:
             yield fail(f"{name} has a password", "lock the account: every amphora would share it")
+    yield from _passwords_of_passwd(subject)
     if not subject.tree.is_file("/etc/shadow"):
         yield fail("there is no /etc/shadow")
     superusers = [line.split(":")[0] for line in subject.lines("/etc/passwd") if line.split(":")[2:3] == ["0"]]

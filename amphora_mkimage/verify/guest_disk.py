@@ -201,7 +201,9 @@ def _mount_others(disk: GuestDisk) -> None:
         if entry.mountpoint == "/" or not entry.spec.startswith(("/dev/", "UUID", "LABEL", "PART")):
             continue
         if filesystem is None:
-            disk.unmounted.append(f"{entry.spec} on {entry.mountpoint}")
+            # Nobody waits for those (systemd.mount(5)).
+            if not {"noauto", "nofail"}.intersection(entry.options):
+                disk.unmounted.append(f"{entry.spec} on {entry.mountpoint}")
             continue
         mountable = filesystem.device
         for option in entry.options:

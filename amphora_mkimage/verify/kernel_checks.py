@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from amphora_mkimage.verify import kernel_file
-from amphora_mkimage.verify.result import Check, Finding, fail, not_applicable, passed, warn
+from amphora_mkimage.verify.result import Check, Finding, fail, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import Subject
 from amphora_mkimage.verify.tree import TreeError
 
@@ -154,24 +154,34 @@ def modules(subject: Subject) -> Iterator[Finding]:
     if not versions:
         yield fail("there is no kernel")
     for version in versions:
-        available = _available(subject, version)
+        known = _known(subject, version)
         for wanted, purpose in _MODULES.items():
             if subject.expected.nftables is False and wanted in _NFTABLES:
                 continue
-            if not available.intersection(wanted.split("|")):
+            found = [known[name] for name in wanted.split("|") if name in known]
+            lost = [path for files in found for path in files if not subject.tree.is_file(path)]
+            if lost:
+                yield fail(f"modules.dep names files that are not there: {some(lost)}", "run depmod, or keep them")
+            elif not found:
                 name = wanted.replace("|", " or ")
                 yield fail(f"kernel {version} has no module {name}, needed for {purpose}", "choose another kernel (-k)")
-        yield passed(f"{len(available)} modules")
+        yield passed(f"{len(known)} modules")
 
 
-def _available(subject: Subject, version: str) -> set[str]:
-    """Name the modules of a kernel as modprobe(8) does, from modules.dep and modules.builtin."""
-    names = set()
-    for file in ("modules.dep", "modules.builtin"):
-        for line in subject.tree.text(f"/lib/modules/{version}/{file}").splitlines():
-            name = posixpath.basename(line.partition(":")[0])
-            names.add(re.sub(r"\.ko(?:\.\w+)?$", "", name).replace("-", "_"))
-    return names
+def _known(subject: Subject, version: str) -> dict[str, list[str]]:
+    """Name the modules of a kernel as modprobe(8) does, with the files that each takes; none for what is built in."""
+    directory = f"/lib/modules/{version}"
+    known = {}
+    for line in subject.tree.text(f"{directory}/modules.dep").splitlines():
+        path, _, needs = line.partition(":")
+        known[_module(path)] = [f"{directory}/{part}" for part in (path, *needs.split())]
+    for path in subject.tree.text(f"{directory}/modules.builtin").splitlines():
+        known[_module(path)] = []
+    return known
+
+
+def _module(path: str) -> str:
+    return re.sub(r"\.ko(?:\.\w+)?$", "", posixpath.basename(path)).replace("-", "_")
 
 
 GROUP = "boot"

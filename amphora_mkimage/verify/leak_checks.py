@@ -11,9 +11,13 @@ from amphora_mkimage.verify.subject import Subject
 from amphora_mkimage.verify.tree import Entry
 
 _CREDENTIALS = re.compile(r"://[^/\s:@]+:[^/\s@]+@")
+_APT_PASSWORD = re.compile(r"\bpassword\s+\S")
+_DNF_PASSWORD = re.compile(r"^\s*(?:proxy_)?password\s*=\s*\S", re.MULTILINE)
 _PROXY = re.compile(
-    r"^\s*(?:export\s+)?(?:https?|ftp|all|no)_proxy\s*=\s*[\"']?[^\s\"']"
+    r"^\s*(?:export\s+|DefaultEnvironment\s*=.*[\s\"'=])?(?:https?|ftp|all|no)_proxy\s*=\s*[\"']?[^\s\"']"
     r"|^\s*Acquire::(?:https?|ftp)::Proxy(?:-Auto-Detect)?\s"
+    r"|^\s*Acquire::(?:https?|ftp)\s*\{[^}]*\bProxy(?:-Auto-Detect)?\s"
+    r"|^\s*Acquire\s*\{[^#]*\bProxy(?:-Auto-Detect)?\s+[\"']"
     r"|^\s*proxy\s*=\s*[^\s_]",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -161,7 +165,8 @@ def credentials(subject: Subject) -> Iterator[Finding]:
     """Look for passwords of mirrors; none is ever shown."""
     for path in _configuration(subject, _SOURCE_FILES, _SOURCE_DIRECTORIES):
         text = subject.tree.text(path)
-        if _CREDENTIALS.search(text) or ("/auth.conf" in path and re.search(r"\bpassword\s+\S", text)):
+        pattern = _APT_PASSWORD if "/auth.conf" in path else _DNF_PASSWORD
+        if _CREDENTIALS.search(text) or pattern.search(text):
             yield fail(f"{path} holds a password for a mirror", "remove it")
     for path in ("/etc/apt/auth.conf", "/root/.netrc", "/root/.pypirc", "/root/.docker/config.json"):
         if subject.lines(path):

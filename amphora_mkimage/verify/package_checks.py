@@ -97,9 +97,10 @@ def distribution(subject: Subject) -> Iterator[Finding]:
         yield fail(f"os-release has ID={name or '(none)'}, on which the agent does not start", f"it knows {known}")
     expected, codename = subject.expected.release, subject.os_release.get("VERSION_CODENAME", "")
     version = subject.os_release.get("VERSION_ID", "")
-    named = {codename, version, f"{version}-stream", "stable", "testing", "unstable", "sid"}
-    if expected and codename and expected not in named:
-        yield fail(f"it is {codename}, but the manifest says {expected}")
+    major = version.partition(".")[0]
+    named = {codename, version, major, f"{major}-stream", "stable", "testing", "unstable", "sid"}
+    if expected and (codename or version) and expected not in named:
+        yield fail(f"it is {codename or version}, but the manifest says {expected}")
     if subject.architecture and subject.expected.arch not in (None, subject.architecture.name):
         yield fail(f"its programs are {subject.architecture.name}, but the manifest says {subject.expected.arch}")
     yield passed(subject.os_release.get("PRETTY_NAME", name))

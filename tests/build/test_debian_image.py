@@ -45,3 +45,23 @@ def test_an_ordinary_user_starts_from_a_disk_image(
     assert owners["./etc/shadow"] == (0, 42, 0o640)
     assert owners["./usr/bin/passwd"] == (0, 0, 0o4755)
     assert max(uid for uid, _, _ in owners.values()) < 65536
+
+
+def test_another_kernel_replaces_the_images(built, run_cli, cache_dir: Path, tmp_path: Path) -> None:
+    """With its metapackage, which would bring the next one, and with the initramfs that it left."""
+    done = run_cli(
+        *("-i", "debian", "--no-agent", "-k", "linux-image-amd64", "-t", "tar"),
+        *("-o", tmp_path / "a", "-w", tmp_path, "-c", cache_dir),
+        env={"DIB_LOCAL_IMAGE": str(built.tar)},
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "a.tar.manifest.json").read_text())
+    kernels = {p["name"] for p in manifest["packages"] if p["name"].startswith("linux-image-")}
+    (version,) = {name.removeprefix("linux-image-") for name in kernels - {"linux-image-amd64"}}
+    assert not version.endswith("-cloud-amd64")
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        names = {name.removeprefix("./") for name in tar.getnames()}
+    assert {name for name in names if name.startswith(("boot/vmlinuz-", "boot/initrd.img-"))} == {
+        f"boot/vmlinuz-{version}",
+        f"boot/initrd.img-{version}",
+    }

@@ -97,6 +97,19 @@ def test_sums_are_merged_and_accepted_by_sha256sum(tmp_path: Path) -> None:
     assert sorted(done.stdout.splitlines()) == ["a b.qcow2: OK", "c.tar: OK", "other.iso: OK"]
 
 
+def test_lines_of_others_stay_whatever_they_are(tmp_path: Path) -> None:
+    path, digest = tmp_path / "SHA256SUMS", "0" * 64
+    others = f"# ours\n{digest} *binary.iso\nSHA256 (bsd.iso) = {digest}\n".encode()
+    path.write_bytes(others + digest.encode() + b"  \xff.iso\n")
+    output.record_sums(tmp_path, {"a.qcow2": digest}, {})
+    content = path.read_bytes()
+    assert content.startswith(others)
+    assert sorted(content[len(others) :].splitlines()) == [
+        f"{digest}  a.qcow2".encode(),
+        digest.encode() + b"  \xff.iso",
+    ]
+
+
 def test_keep_old_renames_image_manifest_and_sum(tmp_path: Path) -> None:
     image = tmp_path / "amphora-1.0.qcow2"
     assert output.keep_old(image) is None

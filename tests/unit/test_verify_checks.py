@@ -212,6 +212,30 @@ DEFECTS: list[tuple[str, Result, str, Spoil]] = [
         _write("/etc/apt/apt.conf.d/80proxy", 'Acquire::http::Proxy "http://p:3128";\n'),
     ),
     ("leaks.proxies", Result.FAIL, "/etc/environment", _write("/etc/environment", "HTTPS_PROXY=http://p:3128\n")),
+    (
+        "leaks.proxies",
+        Result.FAIL,
+        "system.conf",
+        _write("/etc/systemd/system.conf", '[Manager]\nDefaultEnvironment="LANG=C" "http_proxy=http://p:3128"\n'),
+    ),
+    (
+        "leaks.proxies",
+        Result.FAIL,
+        "99proxy",
+        _write("/etc/apt/apt.conf.d/99proxy", 'Acquire {\n  Retries 3;\n  http { Proxy "http://p:3128"; }\n}\n'),
+    ),
+    (
+        "leaks.proxies",
+        Result.FAIL,
+        "99proxy",
+        _write("/etc/apt/apt.conf.d/99proxy", 'Acquire::http { Proxy "http://p:3128"; }\n'),
+    ),
+    (
+        "leaks.credentials",
+        Result.FAIL,
+        "own.repo",
+        _write("/etc/yum.repos.d/own.repo", "[own]\nusername=u\npassword=secret\n"),
+    ),
     ("leaks.proxies", Result.FAIL, "dnf.conf", _write("/etc/dnf/dnf.conf", "[main]\nproxy=http://p:3128\n")),
     (
         "leaks.build-host",
@@ -269,6 +293,13 @@ WISHES: list[tuple[str, Result, str, Expectations, Spoil]] = [
     ("packages.manifest", Result.FAIL, "manifest says 2", Expectations(packages={"haproxy": "2"}), _remove("/tmp")),
     ("packages.manifest", Result.FAIL, "not in the manifest", Expectations(packages={"haproxy": ""}), _remove("/tmp")),
     ("packages.manifest", Result.FAIL, "not installed", Expectations(packages={"gone": "1"}), _remove("/tmp")),
+    (
+        "packages.distribution",
+        Result.FAIL,
+        "it is 45",
+        Expectations(release="44"),
+        _write("/usr/lib/os-release", 'ID=fedora\nVERSION_ID=45\nVERSION_CODENAME=""\n'),
+    ),
     ("packages.distribution", Result.FAIL, "bookworm", Expectations(release="bookworm"), _remove("/tmp")),
     ("image.format", Result.FAIL, "qcow2", Expectations(format="qcow2"), _remove("/tmp")),
 ]

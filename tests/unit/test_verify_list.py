@@ -183,6 +183,8 @@ CLAUSES: list[Clause] = [
     ("14", "configuration.accounts", FAIL, "root has a password", write("/etc/shadow", "root:$y$j9T$x$y:1::::::\n")),
     ("14", "configuration.accounts", FAIL, "empty password", write("/etc/shadow", "root::1::::::\n")),
     ("14", "configuration.accounts", FAIL, "no /etc/shadow", remove("/etc/shadow")),
+    ("14", "configuration.accounts", FAIL, "eve has an empty password in", write("/etc/passwd", "eve::1:1::/:/bin\n")),
+    ("14", "configuration.accounts", FAIL, "eve has a password in", write("/etc/passwd", "eve:$6$x:1:1::/:/bin/sh\n")),
     # warnings
     ("w", "packages.programs", WARN, "SR-IOV", both(
         without_program("nft"), *(write(f"/usr/sbin/{name}", "", 0o755) for name in ("iptables", "ip6tables")))),
@@ -232,6 +234,10 @@ DISK_CLAUSES: list[Clause] = [
     ("8", "kernel.modules-directory", FAIL, "modules.dep", remove(f"/usr/lib/modules/{KERNEL}/modules.dep")),
     *(("8", "kernel.modules", FAIL, f"no module {name.replace('-', '_')}",
         replace(f"/usr/lib/modules/{KERNEL}/modules.dep", f"/{name}.ko", f"/no_{name}.ko")) for name in MODULES),
+    ("8", "kernel.modules", FAIL, f"not there: /lib/modules/{KERNEL}/kernel/drivers/{MODULES[0]}.ko.xz",
+        remove(f"/usr/lib/modules/{KERNEL}/kernel/drivers/{MODULES[0]}.ko.xz")),
+    ("8", "kernel.modules", FAIL, f"not there: /lib/modules/{KERNEL}/kernel/lib/x.ko.xz",
+        remove(f"/usr/lib/modules/{KERNEL}/kernel/lib/x.ko.xz")),
     ("8", "kernel.modules", FAIL, "no module virtio_blk", remove(f"/usr/lib/modules/{KERNEL}/modules.builtin")),
     # 11: the root filesystem
     ("11", "boot.fstab", FAIL, "LABEL=other on /", write("/etc/fstab", "LABEL=other / ext4 defaults 0 1\n")),
@@ -280,3 +286,14 @@ def test_size_and_space(  # clause 15
     outcome = check_disk(amphora(), tmp_path / "image.tar", identifier, expected, size=size, free=free)
     assert outcome.result is result
     assert any(words in finding.detail for finding in outcome.findings if finding.result is result)
+
+
+LOADER = ("/efi/boot/bootx64.efi", "/efi/boot/grubx64.efi", "/efi/debian/grub.cfg")
+
+
+def test_a_loader_without_its_configuration(tmp_path: Path) -> None:
+    """The signed GRUB on the EFI system partition has no other way to find the root."""
+    right = check_disk(amphora(), tmp_path / "image.tar", "boot.efi", esp=LOADER)
+    wrong = check_disk(amphora(), tmp_path / "image.tar", "boot.efi", esp=LOADER[:2])
+    assert (right.result, wrong.result) == (PASS, FAIL)
+    assert "no grub.cfg" in wrong.findings[0].detail

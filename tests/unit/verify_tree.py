@@ -11,13 +11,14 @@ import io
 import stat
 import struct
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from amphora_mkimage.verify import expectations, guest_disk, image_file
 from amphora_mkimage.verify.checks import CHECKS, run_all
 from amphora_mkimage.verify.expectations import Expectations
-from amphora_mkimage.verify.partition_table import PartitionTable
+from amphora_mkimage.verify.partition_table import ESP, Partition, PartitionTable
 from amphora_mkimage.verify.result import Outcome
 from amphora_mkimage.verify.subject import Subject
 from amphora_mkimage.verify.sysctl import EXPECTED
@@ -310,6 +311,8 @@ def _boot(tree: TreeBuilder) -> None:
     tree.write(f"/boot/initrd.img-{KERNEL}", initramfs(KERNEL))
     paths = "".join(f"kernel/drivers/{name}.ko.xz: kernel/lib/x.ko.xz\n" for name in MODULES)
     tree.write(f"/usr/lib/modules/{KERNEL}/modules.dep", paths)
+    for path in ("lib/x", *(f"drivers/{name}" for name in MODULES)):
+        tree.write(f"/usr/lib/modules/{KERNEL}/kernel/{path}.ko.xz", "")
     tree.write(f"/usr/lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/block/virtio_blk.ko\n")
 
 
@@ -369,12 +372,15 @@ def check_disk(
     *,
     size: int = 2 << 30,
     free: int = 1 << 30,
+    esp: Sequence[str] = (),
 ) -> Outcome:
     """Run one check of a disk that asks the appliance nothing more, with what the appliance would have found."""
     archive = TarTree(tree.tar(path))
     facts = {"TYPE": "ext4", "LABEL": "cloudimg-rootfs", "UUID": UUID}
     root = guest_disk.Filesystem("/dev/sda3", facts, clean=True, mountpoint="/")
-    disk = guest_disk.GuestDisk(None, PartitionTable("gpt"), [root], ["/dev/sda3"], root, free=free, tree=archive)
+    table = PartitionTable("gpt", (Partition(2, 1 << 20, 1 << 20, ESP),) if esp else ())
+    disk = guest_disk.GuestDisk(None, table, [root], ["/dev/sda3"], root, free=free, tree=archive)
+    disk.esp_files = list(esp)
     image = image_file.ImageFile(path, "raw", size, size)
     (check,) = (check for check in CHECKS if check.id == identifier)
     try:
