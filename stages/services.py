@@ -20,6 +20,9 @@ _MASKED = (
     "e2scrub_reap.service",
     "ipvsadm.service",
     "systemd-binfmt.service",
+    # Where the management network has IPv6 only it waits minutes for IPv4 (https://bugs.launchpad.net/bugs/1909976).
+    # Nothing needs it: settings come from the config drive, and the agent listens on whatever comes up.
+    "systemd-networkd-wait-online.service",
 )
 
 

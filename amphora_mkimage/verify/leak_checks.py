@@ -194,6 +194,10 @@ def build_host(subject: Subject) -> Iterator[Finding]:
         "amphora",
         "debian",
         "ubuntu",
+        "fedora",
+        "centos",
+        "rocky",
+        "localhost.localdomain",
     }
     for path in ("/etc/hostname", "/etc/hosts", "/etc/mailname", "/etc/machine-info"):
         words = set(re.split(r"[\s=]+", subject.tree.text(path)))

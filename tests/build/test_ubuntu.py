@@ -104,6 +104,11 @@ def test_traces_of_the_cloud_image_are_gone(image: Image, names: dict[str, tarfi
     assert [name for name in names if "policy-rc.d" in name or name.endswith(".distrib")] == []
 
 
+def test_nothing_waits_for_the_network(names: dict[str, tarfile.TarInfo]) -> None:
+    assert names["usr/lib/systemd/system/systemd-networkd-wait-online.service"].isreg()
+    assert names["etc/systemd/system/systemd-networkd-wait-online.service"].linkname == "/dev/null"
+
+
 def test_deferred_work_was_done(names: dict[str, tarfile.TarInfo]) -> None:
     (kernel,) = (name for name in names if name.startswith("boot/vmlinuz-"))
     assert names[kernel.replace("vmlinuz", "initrd.img")].size > 1 << 20
