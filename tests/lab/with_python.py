@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import cast
 
 from amphora_mkimage import cli
-from amphora_mkimage.bases import redhat
+from amphora_mkimage.bases import BASES
 from amphora_mkimage.bases.base import Release
 
 
 def main() -> int:
     """Take the Python's version, and the command line."""
     python, *arguments = sys.argv[1:]
-    for base in (redhat.FEDORA, redhat.CENTOS, redhat.ROCKY, redhat.RHEL):
+    for base in BASES.values():
         releases = cast("dict[str, Release]", base.releases)
-        releases.update({name: Release(name, python=python) for name in releases})
+        releases.update({name: dataclasses.replace(release, python=python) for name, release in releases.items()})
     return cli.main(arguments)
 
 
