@@ -113,7 +113,7 @@ def test_an_agent_that_cannot_be_imported_is_found(built, run_cli, cache_dir: Pa
         if not path.name.startswith((".", AGENT.key)):
             (cache / path.name).symlink_to(path)
     broken = cache / "broken"
-    without = f"tar --delete --wildcards -f - '{VENV}/lib/*/pyroute2/*'"
+    without = f"tar --delete --wildcards -f - '{Path(VENV).name}/lib/*/pyroute2/*'"
     subprocess.run(f"zstd -dcq {kept} | {without} | zstd -1 -q -o {broken}", shell=True, check=True)
     digest = hashlib.sha256(broken.read_bytes()).hexdigest()
     broken.rename(cache / f"{AGENT.key}-{digest}.tar.zst")
