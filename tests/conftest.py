@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,17 @@ def start_cli() -> Callable[..., subprocess.Popen[bytes]]:
         return subprocess.Popen(cli_argv(*arguments), env=clean_environment(env), **more)
 
     return start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _as_from_a_terminal() -> Iterator[None]:
+    """Have what the tests start end with its terminal, though they may run under nohup(1) themselves.
+
+    A signal that is handled, not ignored, has its default again in the programs that are started (signal(7)).
+    """
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")
