@@ -7,6 +7,11 @@ from amphora_mkimage.bases.base import Base, Release
 _PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
 #: Debian 13's release notes, "Reduced support for i386".
 _NO_KERNEL = "its i386 has neither kernel nor boot loader any more; Debian 12 is the last that starts on such machines"
+#: The agent runs /sbin/dhclient on ports without fixed addresses, and so does ifupdown on the management card.
+_NO_DHCLIENT = (
+    "it has no isc-dhcp-client any more, which the amphora agent calls; dhcpcd in its place rewrites resolv.conf "
+    "and takes IPv6 addresses that Neutron does not expect"
+)
 _ALL = ("{}", "{}-updates", "{}-security")
 
 DEBIAN_MINIMAL = Base(
@@ -18,7 +23,7 @@ DEBIAN_MINIMAL = Base(
         "bullseye": Release("bullseye", _ALL, refused=_PYTHON_TOO_OLD),
         "bookworm": Release("bookworm", _ALL, python="3.11"),
         "trixie": Release("trixie", _ALL, lacks={"i386": _NO_KERNEL}, python="3.13"),
-        "forky": Release("forky", _ALL, lacks={"i386": _NO_KERNEL}, python="3.14"),
+        "forky": Release("forky", _ALL, refused=_NO_DHCLIENT),
     },
     components=("main",),
     keyring="/usr/share/keyrings/debian-archive-keyring.gpg",

@@ -11,6 +11,7 @@ from amphora_mkimage.verify import (
     disk_checks,
     kernel_checks,
     leak_checks,
+    network_checks,
     package_checks,
     service_checks,
 )
@@ -24,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     *kernel_checks.CHECKS,
     *package_checks.CHECKS,
     *configuration_checks.CHECKS,
+    *network_checks.CHECKS,
     *service_checks.CHECKS,
     *agent_checks.CHECKS,
     *leak_checks.CHECKS,

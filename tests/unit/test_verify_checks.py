@@ -154,7 +154,7 @@ DEFECTS: list[tuple[str, Result, str, Spoil]] = [
     ),
     ("configuration.datasources", Result.WARN, "starts the network", _remove("/etc/cloud/cloud.cfg.d/93-network.cfg")),
     ("configuration.network", Result.FAIL, "not enabled", _disable("networking.service")),
-    ("configuration.network", Result.FAIL, "neither", _remove("/usr/bin/ifup")),
+    ("configuration.network", Result.FAIL, "neither", _remove("/usr/sbin/ifup")),
     ("configuration.logging", Result.WARN, "HAProxy", _write("/etc/rsyslog.d/49-haproxy.conf", "")),
     ("configuration.accounts", Result.FAIL, "root has a password", _shadow("root:$y$j9T$x$y")),
     ("configuration.accounts", Result.FAIL, "empty password", _shadow("root:")),

@@ -91,9 +91,15 @@ PROGRAMS = (
     "sshd",
     "cloud-init",
     "ifup",
+    "ifdown",
+    "ifquery",
+    "route",
     "dhclient",
     "dpkg-query",
 )
+SBIN = ("haproxy", "keepalived", "sshd", "modprobe", "sysctl", "ifup", "ifdown", "ifquery", "route")
+#: Where cloud-init renders for ifupdown, and the line of it that matters.
+ENI = "/usr/lib/python3/dist-packages/cloudinit/net/eni.py"
 UNITS = (
     "cloud-init-local.service",
     "cloud-init-network.service",
@@ -272,7 +278,7 @@ def amphora(*, agent: bool = True) -> TreeBuilder:
     stanza = "Package: {0}\nStatus: install ok installed\nArchitecture: amd64\nVersion: 3.0.1-1\nDescription: x\n y\n"
     tree.write("/var/lib/dpkg/status", "\n".join(stanza.format(name) for name in PACKAGES))
     for name in PROGRAMS:
-        place = "sbin" if name in ("haproxy", "keepalived", "sshd", "modprobe", "sysctl") else "bin"
+        place = "sbin" if name in SBIN else "bin"
         tree.write(f"/usr/{place}/{name}", "#!/bin/sh\n", 0o755)
     for name in ("ip", "sysctl", "modprobe"):
         tree.write(f"/usr/sbin/{name}", "#!/bin/sh\n", 0o755)
@@ -326,6 +332,9 @@ def _configuration(tree: TreeBuilder) -> None:
     tree.write("/etc/cloud/cloud.cfg", "users:\n  - default\ndatasource_list: [ NoCloud ]\n")
     tree.write("/etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg", "datasource_list: [  ConfigDrive, None ]\n")
     tree.write("/etc/cloud/cloud.cfg.d/93-network.cfg", "disable_network_activation: true\n")
+    tree.write(ENI, '        up = indent + "post-up route add"\n')
+    tree.write("/etc/network/interfaces", "auto lo\niface lo inet loopback\n")
+    tree.write("/etc/network/if-pre-up.d/mtu", '#!/bin/sh\nip link set dev "$IFACE" mtu "$IF_MTU"\n', 0o755)
     tree.write("/etc/rsyslog.conf", 'module(load="imuxsock") # local\n$IncludeConfig /etc/rsyslog.d/*.conf\n')
     tree.write(
         "/etc/rsyslog.d/49-haproxy.conf", '$AddUnixListenSocket /var/lib/haproxy/dev/log\n:programname, "haproxy"\n'
