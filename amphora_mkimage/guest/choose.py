@@ -24,7 +24,15 @@ ASKED = "asked for"
 _NAME = "guest"
 #: What changes the answer without a reboot, and is looked at on every use: rights and programs that somebody gives.
 _INPUTS = (
-    *("/etc/subuid", "/etc/subgid", "/usr/bin/newuidmap", "/proc/self/uid_map", "/usr/bin/supermin", "/boot"),
+    *(
+        "/etc/subuid",
+        "/etc/subgid",
+        "/etc/nsswitch.conf",
+        "/usr/bin/newuidmap",
+        "/proc/self/uid_map",
+        "/usr/bin/supermin",
+        "/boot",
+    ),
     *("/proc/sys/user/max_user_namespaces", "/proc/sys/kernel/unprivileged_userns_clone"),
     "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
 )

@@ -7,20 +7,19 @@ each is looked for. See user_namespaces(7), "Defining user and group ID mappings
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from amphora_mkimage.errors import HostError
+from amphora_mkimage.guest import sub_ids
+from amphora_mkimage.guest.sub_ids import IDS
 
-#: Ids that a distribution's static and dynamic system users need (deb-policy 9.2.2 reserves 0-64999, nobody is 65534).
-IDS = 65536
 _CAPABILITIES = {"CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_ADMIN": 21, "CAP_SETFCAP": 31}
 _TOOLS = {"uid": ("newuidmap", "cap_setuid"), "gid": ("newgidmap", "cap_setgid")}
 
@@ -37,7 +36,7 @@ class IdMap:
 def plan() -> IdMap:
     """Choose the id map for this user.
 
-    :raises HostError: the user has no subordinate ids, or too few of them; or a container lacks what it takes
+    :raises HostError: the user has no name, no subordinate ids, or too few of them; or a container lacks what it takes
     """
     if _have("CapEff", "CAP_SETUID", "CAP_SETGID"):
         return IdMap(_identity("/proc/self/uid_map"), _identity("/proc/self/gid_map"), privileged=True)
@@ -47,9 +46,14 @@ def plan() -> IdMap:
             "run the container with --cap-add SETUID --cap-add SETGID (Kubernetes: capabilities.add)",
         )
     uid, gid = os.getuid(), os.getgid()
-    name = _user_name(uid)
-    sub_uids = subordinate("/etc/subuid", (name, uid), uid, _existing("/proc/self/uid_map"))
-    sub_gids = subordinate("/etc/subgid", (name, uid), gid, _existing("/proc/self/gid_map"))
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError as error:  # a container may run us with an id that nobody has
+        raise HostError(
+            f"user id {uid} has no name (/etc/passwd), and newuidmap, which maps ids, serves only users with one",
+            f"build as root of the container, or give the user a name there: useradd --uid {uid} NAME",
+        ) from error
+    sub_uids, sub_gids = sub_ids.of(sub_ids.User(name, uid, gid))
     for tool, _ in _TOOLS.values():
         if shutil.which(tool) is None:
             raise HostError(f"{tool} is not installed", "install the package uidmap (shadow-utils on RPM systems)")
@@ -72,91 +76,6 @@ def write(id_map: IdMap, process: int) -> None:
             cause, remedy = _refused_tool(kind)
             reason = done.stderr.strip() or f"status {done.returncode}"
             raise HostError(f"{argv[0]} failed: {reason}{cause}", remedy)
-
-
-def subordinate(
-    file: str, owner: tuple[str, int], own: int, existing: Sequence[tuple[int, int]]
-) -> tuple[tuple[int, int], ...]:
-    """Find subordinate ids of a user (subuid(5)): one range that is long enough, else the ranges together.
-
-    :param file: /etc/subuid or /etc/subgid
-    :param owner: the user's name and id; a line may begin with either
-    :param own: the user's own id, which is in the map already and may not be there twice
-    :param existing: first id and count of the ranges of ids that exist here; a container may have few
-    :returns: first id and count of each range, :data:`IDS` - 1 ids in all
-    :raises HostError: there are too few
-    """
-    here = [part for row in existing for part in _without(row, own)]
-    theirs = [(start, count) for who, start, count in _ranges(file) if who in (owner[0], str(owner[1]))]
-    usable = _disjoint(common for row in theirs for common in _common(row, here))
-    chosen = _take(next(([row] for row in usable if row[1] >= IDS - 1), usable))
-    if sum(count for _, count in chosen) == IDS - 1:
-        return tuple(chosen)
-    kind = Path(file).name.removeprefix("sub")
-    if sum(count for _, count in theirs) >= IDS - 1:
-        raise HostError(
-            f"ids of {owner[0]} in {file} do not exist in this container (/proc/self/{kind}_map)",
-            _usermod(kind, owner[0], _take(here)),
-        )
-    raise HostError(f"{owner[0]} has no {IDS - 1} subordinate ids in {file}", _usermod(kind, owner[0], _proposal(here)))
-
-
-def _usermod(kind: str, name: str, ranges: Sequence[tuple[int, int]]) -> str:
-    if sum(count for _, count in ranges) < IDS - 1:
-        return _more_ids(IDS + 1)  # root's, which is not ours to give, and the user's own
-    options = " ".join(f"--add-sub{kind}s {start}-{start + count - 1}" for start, count in ranges)
-    return f"as root: usermod {options} {name}"
-
-
-def _more_ids(wanted: int) -> str:
-    return (
-        f"run the container with {wanted} ids (podman: --userns=auto:size={wanted}); rootless, its user outside needs a"
-        f" subordinate range of {IDS} in /etc/subuid and /etc/subgid"
-    )
-
-
-def _proposal(here: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """Propose ids: those that distributions give where they exist, else whatever exists."""
-    usual = (100000, IDS)
-    return [usual] if _common(usual, here) == [usual] else _take(here)
-
-
-# --- ranges of ids: (first, count) ---------------------------------------------------------------------------------
-
-
-def _without(row: tuple[int, int], own: int) -> list[tuple[int, int]]:
-    """Take root's id and our own out of a range."""
-    start, end = max(row[0], 1), row[0] + row[1]
-    parts = [(start, own), (own + 1, end)] if start <= own < end else [(start, end)]
-    return [(first, last - first) for first, last in parts if last > first]
-
-
-def _common(row: tuple[int, int], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    found = []
-    for start, count in others:
-        first, last = max(start, row[0]), min(start + count, row[0] + row[1])
-        if last > first:
-            found.append((first, last - first))
-    return found
-
-
-def _disjoint(rows: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Drop a range that overlaps an earlier one: the kernel refuses a map that has an id twice."""
-    kept: list[tuple[int, int]] = []
-    for row in rows:
-        if not _common(row, kept):
-            kept.append(row)
-    return kept
-
-
-def _take(rows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Take as many ids as the map has besides root's, or all when there are fewer."""
-    chosen, left = [], IDS - 1
-    for start, count in rows:
-        if left:
-            chosen.append((start, min(count, left)))
-            left -= chosen[-1][1]
-    return chosen
 
 
 def _in_a_row(own: int, rows: Sequence[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:
@@ -187,36 +106,16 @@ def _status(key: str) -> str:
     return "0"
 
 
-def _existing(map_file: str) -> list[tuple[int, int]]:
-    """Read which ids exist in the user namespace that we are in."""
-    lines = Path(map_file).read_text(encoding="ascii").splitlines()
-    return [(int(start), int(count)) for start, _, count in (line.split() for line in lines)]
-
-
 def _identity(map_file: str) -> tuple[tuple[int, int, int], ...]:
     """Map every id below :data:`IDS` that exists here to itself.
 
     :raises HostError: too few ids exist in this container
     """
-    rows = tuple((start, start, min(count, IDS - start)) for start, count in _existing(map_file) if start < IDS)
+    here = sub_ids.existing(Path(map_file))
+    rows = tuple((start, start, min(count, IDS - start)) for start, count in here if start < IDS)
     if sum(count for _, _, count in rows) < IDS:
-        raise HostError(f"this container has fewer than {IDS} ids ({map_file})", _more_ids(IDS))
+        raise HostError(f"this container has fewer than {IDS} ids ({map_file})", sub_ids.more_ids(IDS))
     return rows
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a container may run us with an id that nobody has
-        return str(uid)
-
-
-def _ranges(file: str) -> Iterator[tuple[str, int, int]]:
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path(file).read_text(encoding="utf-8").splitlines():
-            fields = line.strip().split(":")
-            if len(fields) == 3 and fields[1].isdigit() and fields[2].isdigit():
-                yield fields[0], int(fields[1]), int(fields[2])
 
 
 # --- who refused ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
-from amphora_mkimage.guest import id_maps, userns
+from amphora_mkimage.guest import id_maps, sub_ids, userns
 from amphora_mkimage.guest.paths import open_inside
 from amphora_mkimage.probe.outcome import Outcome, Result
 from amphora_mkimage.probe.trial import attempt
@@ -51,7 +51,7 @@ def user_namespaces(_console: Console) -> Outcome:
             refused = (_ENTER, evidence.partition("Error: ")[2] or error.what)
     if refused is None:
         how = "written directly" if id_map.privileged else "by newuidmap"
-        reason = f"{id_maps.IDS} ids ({how}); mounts, owners, setuid bits and file capabilities work"
+        reason = f"{sub_ids.IDS} ids ({how}); mounts, owners, setuid bits and file capabilities work"
         return Outcome(Result.OK, reason)
     step, error_text = refused
     cause, remedy = _cause(step, privileged=id_map.privileged)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -132,7 +133,7 @@ def test_a_user_without_subordinate_ids_cannot_build_and_learns_why(user: str, t
     found = by_name(done)
     assert found["user namespaces"]["result"] == "missing"
     assert "/etc/subuid" in found["user namespaces"]["reason"]
-    assert f"usermod --add-subuids 100000-165535 {user}" in found["user namespaces"]["remedy"]
+    assert re.search(rf"usermod --add-subuids (\d+-\d+) --add-subgids \1 {user}$", found["user namespaces"]["remedy"])
     assert found["openat2"]["result"] == "ok"
     assert done.returncode == 2
 
@@ -307,7 +308,7 @@ def test_a_user_without_a_name_learns_why(console: Console) -> None:
         os.setuid(1999999999)
         return refused(console)
 
-    with pytest.raises(HostError, match="1999999999 has no 65535 subordinate ids in /etc/subuid"):
+    with pytest.raises(HostError, match="user id 1999999999 has no name"):
         attempt(nameless, 60)
 
 
