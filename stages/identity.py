@@ -1,6 +1,7 @@
 """A host name and locale of its own, until cloud-init gives the real name.
 
-The bootstrap copies the build host's name into the tree; it must not stay there.
+cloud-init writes /etc/hostname and /etc/hosts at the first boot. The bootstrap copies the build host's name into the
+tree; it must not stay there.
 """
 
 from __future__ import annotations
