@@ -67,7 +67,6 @@ CONTRACT = {
     "etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg": 0o644,
     "etc/cloud/cloud.cfg.d/93-dib-cloud-init-disable-datasource-network-activation.cfg": 0o644,
     "etc/dhcp/dhclient-enter-hooks.d/noresolvconf": 0o755,
-    "etc/dhcp/dhclient-enter-hooks.d/rebind-sshd": 0o755,
     "etc/logrotate.d/amphora-agent": 0o644,
     "etc/octavia": 0o755,
     "etc/octavia/certs": 0o755,
