@@ -18,6 +18,7 @@ def groups(request: Request) -> dict[str, list[str]]:
         role: list(group["packages"])
         for role, group in _roles(request.base.distribution).items()
         if "packages" in group and _applies(group.get("when", ""), request)
+        if request.release not in group.get("not_in", ())
     }
     wanted["kernel"] = [request.kernel_package]
     wanted["bootloader"] = list(request.base.bootloader[request.arch])

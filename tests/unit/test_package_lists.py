@@ -39,7 +39,7 @@ def test_every_group_has_a_reason(base: str) -> None:
             continue
         assert group["reason"], role
         assert group.get("packages") or group.get("remove"), role
-        assert set(group) - {"when"} in ({"reason", "packages"}, {"reason", "remove"}), role
+        assert set(group) - {"when", "not_in"} in ({"reason", "packages"}, {"reason", "remove"}), role
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -48,6 +48,13 @@ def test_what_is_wanted_is_not_removed(base: str) -> None:
         wanted = make("-i", base, *switches)
         assert not set(packages.unwanted(wanted)) & set(packages.wanted(wanted))
         assert ("openssh-server" in packages.unwanted(wanted)) == (not wanted.ssh)
+
+
+def test_old_names_of_time_zones() -> None:
+    """They are a package of their own since trixie and noble; bookworm has no package of that name."""
+    assert "tzdata-legacy" in packages.wanted(make("-d", "trixie"))
+    assert "tzdata-legacy" in packages.wanted(make("-i", "ubuntu"))
+    assert "tzdata-legacy" not in packages.wanted(make("-d", "bookworm"))
 
 
 def test_unknown_condition_is_a_defect() -> None:
