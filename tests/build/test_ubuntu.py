@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import running
 import ubuntu
+from namespaces import check_rendering
 from signing import Signer
 from static_server import serving
 
@@ -64,6 +65,10 @@ def content(image: Image, name: str) -> str:
 def test_it_is_complete(image: Image) -> None:
     report = verify(image.qcow2, Console())
     assert report.complete, report.text()
+
+
+def test_cloud_init_writes_the_management_network_for_netplan(image: Image, tmp_path: Path) -> None:
+    check_rendering(image.tar, tmp_path, "netplan")
 
 
 @pytest.mark.slow

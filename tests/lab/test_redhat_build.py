@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redhat_builds
 import running
+from namespaces import check_rendering
 from redhat import DISTRIBUTIONS
 from serve import Site, Upstream
 
@@ -44,7 +45,10 @@ def image(
     site = redhat_upstream(name)
     place, cache = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("cache")
     env = redhat_builds.environment(site, name)
-    done = run_cli("-i", name, "--no-agent", "-o", place / "a", "-w", place, "-c", cache, "-l", place / "log", env=env)
+    done = run_cli(
+        "-i", name, "--no-agent", "-t", "qcow2,tar", "-o", place / "a", "-w", place, "-c", cache, "-l", place / "log",
+        env=env,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     manifest = json.loads((place / "a.qcow2.manifest.json").read_text())
     return Image(name, site, env, cache, place / "a.qcow2", manifest, done.stderr)
@@ -53,6 +57,10 @@ def image(
 def test_it_is_complete(image: Image) -> None:
     report = verify(image.qcow2, Console())
     assert report.complete, report.text()
+
+
+def test_cloud_init_writes_the_management_network_for_network_manager(image: Image, tmp_path: Path) -> None:
+    check_rendering(image.qcow2.with_suffix(".tar"), tmp_path, "NetworkManager")
 
 
 @pytest.mark.slow

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-
-def unpack(archive: Path, target: Path) -> Path:
-    """Unpack an image's tar; for an ordinary user without its owners, which no case looks at."""
-    target.mkdir(parents=True)
-    owners = () if os.geteuid() == 0 else ("--no-same-owner",)
-    # Device nodes and the like: an ordinary user cannot make them, and every case has a /dev of its own.
-    subprocess.run(["tar", "-xpf", archive, "-C", target, "--exclude=./dev/*", *owners], check=True)
-    return target
+from namespaces import unpack
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ this is their first process.
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 import subprocess
@@ -48,7 +49,8 @@ class Guest:
         run("mount", "-t", "proc", "proc", self.root / "proc")
         run("mount", "-t", "sysfs", "sysfs", self.root / "sys")
         for name in ("run", "dev"):
-            run("mount", "-t", "tmpfs", "tmpfs", self.root / name)
+            # Of a world-writable /dev with the sticky bit, another user's devices could not be opened with O_CREAT.
+            run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", self.root / name)
         for name in ("null", "zero", "full", "random", "urandom", "tty"):  # none of this machine's disks
             (self.root / "dev" / name).touch()
             run("mount", "--bind", f"/dev/{name}", self.root / "dev" / name)
@@ -143,16 +145,31 @@ def as_expected(got: dict[str, Any], cards: dict[str, Any]) -> bool:
     )
 
 
-def bring_up(guest: Guest) -> None:
-    """Do what the boot does: the unit before cloud-init, cloud-init's first stage, ifupdown."""
+def render(guest: Guest) -> None:
+    """Do what the boot does before any card is up: the unit before cloud-init, cloud-init's first stage."""
     unit = guest.root / UNIT.format("amphora-absent-cards.service")
     if unit.exists():
         (program,) = re.findall(r"^ExecStart=(\S+)$", unit.read_text(), re.MULTILINE)
         guest.command(program)
     guest.status = guest.command("cloud-init", "init", "--local")[0]
+
+
+def bring_up(guest: Guest, cards: list[str], case: dict[str, Any]) -> dict[str, Any]:
+    """Bring up what was rendered, by ifupdown; what came out."""
     if guest.has(_SSH_ADDRESSES):
         guest.start(_SSH_ADDRESSES, "follow")
     guest.command("ifup", "-a", "--read-environment")
+    deadline = time.monotonic() + PATIENCE
+    while not as_expected(got := state(cards), case["card"]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    addresses = {address.partition("/")[0] for card in got.values() for address in card["addresses"]}
+    report = {"cards": got, "right": as_expected(got, case["card"]), "addresses": sorted(addresses)}
+    report["ssh"] = ssh_addresses(guest, addresses)
+    if case.get("names"):
+        report["names"] = host_names(guest)
+    stanzas = sorted((guest.root / "etc/network/interfaces.d").iterdir())
+    guest.log += "".join(path.read_text() for path in stanzas)
+    return report
 
 
 def ssh_addresses(guest: Guest, addresses: set[str]) -> list[str]:
@@ -176,6 +193,30 @@ def host_names(guest: Guest) -> dict[str, str]:
     return {option: guest.command("hostname", option)[1].strip() for option in ("-s", "-f")}
 
 
+def netplan(guest: Guest) -> dict[str, Any]:
+    """Return what cloud-init wrote for netplan, by card; netplan has to take it."""
+    guest.status |= guest.command("netplan", "generate")[0]
+    program = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))"
+    text = guest.command("python3", "-c", program, "/etc/netplan/50-cloud-init.yaml")[1]
+    cards: dict[str, Any] = json.loads(text)["network"]["ethernets"]
+    return {name: {k: v for k, v in card.items() if k not in ("match", "set-name")} for name, card in cards.items()}
+
+
+def network_manager(guest: Guest) -> dict[str, Any]:
+    """Return what cloud-init wrote for NetworkManager, by card, as "section.key"."""
+    cards = {}
+    for path in sorted((guest.root / "etc/NetworkManager/system-connections").glob("cloud-init-*.nmconnection")):
+        parser = configparser.ConfigParser()
+        parser.read(path)
+        name = path.stem.removeprefix("cloud-init-")
+        sections = {section: parser[section] for section in ("ethernet", "ipv4", "ipv6") if section in parser}
+        cards[name] = {f"{s}.{k}": v for s, keys in sections.items() for k, v in keys.items() if k != "mac-address"}
+    return cards
+
+
+RENDERED = {"netplan": netplan, "NetworkManager": network_manager}
+
+
 def refuse_the_host(host: str) -> None:
     """End unless every namespace that the guest's programs change is our own: cloud-init renames the machine."""
     for pair in host.split(","):
@@ -194,22 +235,17 @@ def main() -> None:
     guest = Guest(tree, place)
     run("ip", "link", "set", "lo", "up")
     cards = plug(network_data, case.get("absent", []))
-    answer(cards, case.get("router", {}), place)
     guest.write(f"{_SEED}/meta_data.json", json.dumps(_META_DATA))
     guest.write(f"{_SEED}/network_data.json", json.dumps(network_data))
-    bring_up(guest)
-    deadline = time.monotonic() + PATIENCE
-    while not as_expected(got := state(cards), case["card"]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    report: dict[str, Any] = {"cards": got, "right": as_expected(got, case["card"]), "cloud-init": guest.status}
-    addresses = {address.partition("/")[0] for card in got.values() for address in card["addresses"]}
-    report["addresses"] = sorted(addresses)
-    report["ssh"] = ssh_addresses(guest, addresses)
-    if case.get("names"):
-        report["names"] = host_names(guest)
-    stanzas = [path.read_text() for path in sorted((guest.root / "etc/network/interfaces.d").iterdir())]
-    report["log"] = guest.log + "".join([*stanzas, *(path.read_text() for path in sorted(place.glob("r*.log")))])
-    json.dump(report, sys.stdout)
+    if sys.argv[5:]:
+        render(guest)
+        report = {"rendered": RENDERED[sys.argv[5]](guest)}
+    else:
+        answer(cards, case.get("router", {}), place)
+        render(guest)
+        report = bring_up(guest, cards, case)
+    answers = "".join(path.read_text() for path in sorted(place.glob("r*.log")))
+    json.dump({**report, "cloud-init": guest.status, "log": guest.log + answers}, sys.stdout)
     sys.stdout.flush()
 
 

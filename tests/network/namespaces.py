@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 CASES = Path(__file__).with_name("cases")
+#: Each case waits most of the time, for an address to be known as nobody else's, or for an answer.
+TOGETHER = 6
 _INSIDE = Path(__file__).with_name("inside.py")
 #: Those that the guest's programs change. cloud-init sets the host name, hence uts.
 _NAMESPACES = {"net": "--net", "mnt": "--mount", "uts": "--uts", "ipc": "--ipc", "pid": "--pid"}
 
 
-def run_case(tree: Path, directory: Path) -> dict[str, Any]:
+def run_case(tree: Path, directory: Path, renderer: str = "") -> dict[str, Any]:
     """Bring the network of a case up in a tree, which stays as it is.
 
+    :param renderer: have cloud-init write for "netplan" or "NetworkManager" only, and bring nothing up
     :return: what ``inside.py`` reports: cards, ssh, names, cloud-init's status, a log
     """
     host = ",".join(f"{name}={Path(f'/proc/self/ns/{name}').readlink()}" for name in _NAMESPACES)
@@ -30,12 +36,31 @@ def run_case(tree: Path, directory: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="network-") as place:
         done = subprocess.run(
             ["unshare", *user, *_NAMESPACES.values(), "--fork", "--kill-child", "--mount-proc",
-             sys.executable, _INSIDE, tree, directory, place, host],
+             sys.executable, _INSIDE, tree, directory, place, host, *filter(None, [renderer])],
             capture_output=True, text=True, check=False, timeout=180,
         )  # fmt: skip
     assert done.returncode == 0, f"{directory.name}: {done.stdout}{done.stderr}"
     report: dict[str, Any] = json.loads(done.stdout)
     return report
+
+
+def unpack(archive: Path, target: Path) -> Path:
+    """Unpack an image's tar; for an ordinary user without its owners, which no case looks at."""
+    target.mkdir(parents=True)
+    owners = () if os.geteuid() == 0 else ("--no-same-owner",)
+    # Device nodes and the like: an ordinary user cannot make them, and every case has a /dev of its own.
+    subprocess.run(["tar", "-xpf", archive, "-C", target, "--exclude=./dev/*", *owners], check=True)
+    return target
+
+
+def check_rendering(archive: Path, scratch: Path, renderer: str) -> None:
+    """Compare what the cloud-init of an image writes for "netplan" or "NetworkManager" with what every case expects."""
+    tree = unpack(archive, scratch / "tree")
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        for case, report in zip(cases(), pool.map(lambda case: run_case(tree, case, renderer), cases()), strict=True):
+            expected = tomllib.loads((case / "rendered.toml").read_text())[renderer]
+            assert (report["cloud-init"], report["rendered"]) == (0, expected), f"{case.name}:\n{report['log']}"
+    shutil.rmtree(tree)
 
 
 def cases() -> list[Path]:

@@ -1,14 +1,14 @@
 """The management network as a config drive describes it, for each kind that OpenStack gives, without a boot.
 
 A case is a directory under ``cases/``: ``network_data.json`` as Nova writes it, and ``expected.toml`` with what is on
-the other side of each card ([router.ethN]: addresses, lines for dnsmasq) and what has to come out ([card.ethN]). A new
-case is a new directory.
+the other side of each card ([router.ethN]: addresses, lines for dnsmasq) and what has to come out ([card.ethN]);
+``rendered.toml`` has what cloud-init writes for netplan and NetworkManager, which the builds of Ubuntu and Red Hat's
+family are compared with (tests/build, tests/lab). A new case is a new directory.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import tomllib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,20 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from namespaces import CASES, cases, run_case
+from namespaces import CASES, TOGETHER, cases, run_case
 
-#: Each waits most of the time, for an address to be known as nobody else's, or for an answer.
-TOGETHER = 6
 NAMES = [case.name for case in cases()]
 
 Reports = Mapping[str, Future[dict[str, Any]]]
-
-
-def possible() -> bool:
-    """Tell whether this machine lets us have the namespaces: root has them, others where sysctl and container allow."""
-    argv = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc",
-            "sh", "-c", "mount -t sysfs sysfs /sys && ip link add a type veth peer name b"]  # fmt: skip
-    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="module")
