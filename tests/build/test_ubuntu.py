@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import running
 import ubuntu
-from namespaces import check_rendering
+from cases import check_rendering
 from signing import Signer
 from static_server import serving
 

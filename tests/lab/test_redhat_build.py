@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redhat_builds
 import running
-from namespaces import check_rendering
+from cases import check_rendering
 from redhat import DISTRIBUTIONS
 from serve import Site, Upstream
 

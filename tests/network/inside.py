@@ -16,8 +16,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-#: Longer than an address takes that somebody gives; shorter than the limits of cloud-init and dhclient.
-PATIENCE = 20
+#: Longer than an address takes that somebody gives, on a busy machine too; a case that is right waits less.
+PATIENCE = 60
 UNIT = "usr/lib/systemd/system/{}"
 _SEED = "var/lib/cloud/seed/config_drive/openstack/latest"
 _SSH_ADDRESSES = "/usr/local/sbin/amphora-ssh-addresses"
@@ -175,7 +175,7 @@ def bring_up(guest: Guest, cards: list[str], case: dict[str, Any]) -> dict[str, 
 def ssh_addresses(guest: Guest, addresses: set[str]) -> list[str]:
     """Start sshd when it is told where to listen; where it listens."""
     file = guest.root / _SSH_CONFIG
-    deadline = time.monotonic() + PATIENCE / 2
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if file.exists() and {line.split()[1] for line in file.read_text().splitlines()} == addresses:
             break

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-CASES = Path(__file__).with_name("cases")
-#: Each case waits most of the time, for an address to be known as nobody else's, or for an answer.
-TOGETHER = 6
 _INSIDE = Path(__file__).with_name("inside.py")
 #: Those that the guest's programs change. cloud-init sets the host name, hence uts.
 _NAMESPACES = {"net": "--net", "mnt": "--mount", "uts": "--uts", "ipc": "--ipc", "pid": "--pid"}
@@ -44,32 +38,8 @@ def run_case(tree: Path, directory: Path, renderer: str = "") -> dict[str, Any]:
     return report
 
 
-def unpack(archive: Path, target: Path) -> Path:
-    """Unpack an image's tar; for an ordinary user without its owners, which no case looks at."""
-    target.mkdir(parents=True)
-    owners = () if os.geteuid() == 0 else ("--no-same-owner",)
-    # Device nodes and the like: an ordinary user cannot make them, and every case has a /dev of its own.
-    subprocess.run(["tar", "-xpf", archive, "-C", target, "--exclude=./dev/*", *owners], check=True)
-    return target
-
-
-def check_rendering(archive: Path, scratch: Path, renderer: str) -> None:
-    """Compare what the cloud-init of an image writes for "netplan" or "NetworkManager" with what every case expects."""
-    tree = unpack(archive, scratch / "tree")
-    with ThreadPoolExecutor(TOGETHER) as pool:
-        for case, report in zip(cases(), pool.map(lambda case: run_case(tree, case, renderer), cases()), strict=True):
-            expected = tomllib.loads((case / "rendered.toml").read_text())[renderer]
-            assert (report["cloud-init"], report["rendered"]) == (0, expected), f"{case.name}:\n{report['log']}"
-    shutil.rmtree(tree)
-
-
-def cases() -> list[Path]:
-    """Return the directories with a case, by name."""
-    return sorted(path.parent for path in CASES.glob("*/network_data.json"))
-
-
 if __name__ == "__main__":  # a case by hand: namespaces.py TREE CASE
-    outcome = run_case(Path(sys.argv[1]), CASES / sys.argv[2])
+    outcome = run_case(Path(sys.argv[1]), Path(__file__).with_name("cases") / sys.argv[2])
     sys.stdout.write(outcome.pop("log"))
     json.dump(outcome, sys.stdout, indent=1)
     sys.exit(not outcome["right"])
