@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, guardian, manifest
+from amphora_mkimage import appliance_worker, failures, guardian, manifest
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -62,7 +62,7 @@ def build(plan: Plan, guest: Choice, console: Console) -> None:
     try:
         _build(plan, guest, console)
     except OSError as error:
-        raise userns.explain(error) from error
+        raise failures.explain(error) from error
 
 
 def _build(plan: Plan, guest: Choice, console: Console) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from amphora_mkimage import __version__, build, plan, request, settings
-from amphora_mkimage.console import Console, forget, write
-from amphora_mkimage.errors import BadValueError, ExitStatus, InterruptedBuildError, MkimageError
+from amphora_mkimage import __version__, build, failures, plan, request, settings, streams
+from amphora_mkimage.console import Console, clear_line, wrap
+from amphora_mkimage.errors import BadValueError, DefectError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
 
 COMMANDS = {
@@ -43,28 +43,29 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadValueError(message, f"see {self.prog} --help")
 
+    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 (argparse's)
+        """Print the help or the version; nothing else is printed by a parser whose errors are exceptions."""
+        streams.result(message.rstrip("\n"))
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status (:class:`~amphora_mkimage.errors.ExitStatus`)."""
+    streams.open_missing()
     words = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
         signal.signal(signal.SIGHUP, _interrupt)
     try:
-        try:
+        with failures.explained():
             return _dispatch(words)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of a result has seen enough (--dry-run | head). What is left of it must not fail again at exit.
-        forget(sys.stdout)
-        return ExitStatus.OK
     except KeyboardInterrupt:
-        _report(InterruptedBuildError("interrupted"))
-        return ExitStatus.INTERRUPTED
-    except MkimageError as error:
-        _report(error)
-        return error.status
+        error: MkimageError = InterruptedBuildError("interrupted")
+    except MkimageError as raised:
+        error = raised
+    if error.trace and not error.log:
+        error.log = _keep_trace(error.trace)
+    _report(error)
+    return error.status
 
 
 def _dispatch(words: list[str]) -> int:
@@ -118,9 +119,10 @@ def _build(words: list[str]) -> int:
         for note in notes:
             console.warn(note)
         try:
-            _run(plan.make(wish), console, dry_run=bool(values["dry_run"].value))
+            with failures.explained():
+                _run(plan.make(wish), console, dry_run=bool(values["dry_run"].value))
         except MkimageError as error:
-            log.flush()
+            log.write(error.trace.encode(errors="replace"))
             error.log = str(wish.log_file or _keep_log(wish.cache_dir, Path(f"/proc/self/fd/{unnamed.fileno()}")))
             raise
         finally:
@@ -144,9 +146,10 @@ def _run(work: plan.Plan, console: Console, *, dry_run: bool) -> None:
     guest = build.choose_guest(work.request, console)
     if dry_run:
         debs = build.resolve(work, console)
-        print(work.describe(debs, Store(work.request.cache_dir, console.warn), guest))  # noqa: T201 (the result)
+        streams.result(work.describe(debs, Store(work.request.cache_dir, console.warn), guest))
         return
-    console.note(f"guest: {guest}")
+    console.note(guest.title)
+    console.detail(f"guest: {guest}")
     build.build(work, guest, console)
     for path in work.request.outputs.values():
         console.note(f"built {path} ({path.stat().st_size / 1e6:.0f} MB)")
@@ -169,12 +172,27 @@ def _interrupt(_signal: int, _frame: types.FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _keep_trace(trace: str) -> str:
+    """Keep where an error happened, where a command has no log; return the file's path, or "" when it cannot be."""
+    try:
+        fd, name = tempfile.mkstemp(prefix="amphora-mkimage-", suffix=".log")
+        with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
+            file.write(trace)
+    except OSError:
+        return ""
+    return name
+
+
 def _report(error: MkimageError) -> None:
     """Print an error: what failed, the evidence, what to do, where the log is."""
     lines = [f"    {line}" for line in error.tail[-10:]]
-    text = [f"amphora-mkimage: error: {error.what}", *lines]
-    if error.remedy:
-        text.append(f"  what to do: {error.remedy}")
-    if error.log:
-        text.append(f"  full log: {error.log}")
-    write(sys.stderr, "\n".join([*text, ""]))
+    text = [wrap(f"amphora-mkimage: error: {error.what}", sys.stderr, 4), *lines]
+    remedy, log = error.remedy, error.log
+    if isinstance(error, DefectError):
+        remedy, log = f"please report it with the log {log}" if log else "please report it, and how it came about", ""
+    if remedy:
+        text.append(wrap(f"  what to do: {remedy}", sys.stderr, 4))
+    if log:
+        text.append(f"  full log: {log}")
+    clear_line(sys.stderr)
+    streams.write(sys.stderr, "\n".join([*text, ""]))

@@ -6,8 +6,10 @@ of it shows even that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,14 +233,37 @@ def _output(value: Value) -> Path:
 
 
 def _directory(value: Value) -> Path:
-    """Check that a directory is writable, or can be made; it is made when the build starts."""
+    """Check that a directory can be written to, or made; it is made when the build starts."""
     path = Path(str(value.value)).expanduser().absolute()
     existing = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110 (as above)
     if not existing.is_dir():
-        raise BadValueError(f"{value.origin}: {existing} is no directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise BadValueError(f"{value.origin}: {existing} is not writable")
+        raise BadValueError(f"{value.origin}: {existing} is not a directory", "name a directory")
+    try:
+        _try_to_write(path)
+    except OSError as error:
+        doing = "write to" if existing == path else "make"
+        what = f"{value.origin}: cannot {doing} {path}: {error.strerror}"
+        raise BadValueError(what, "name a directory that you may write to") from error
     return path
+
+
+def _try_to_write(directory: Path) -> None:
+    """Make a file in a directory, and the directory where it is missing; nothing of it stays.
+
+    Permissions do not tell: to root, all seem to allow it, also /proc and what is mounted read-only.
+    """
+    missing = [place for place in (directory, *directory.parents) if not os.path.exists(place)]  # noqa: PTH110
+    made: list[Path] = []
+    try:
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+            made.append(place)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    finally:
+        for place in reversed(made):
+            with contextlib.suppress(OSError):  # another program has put something there
+                place.rmdir()
 
 
 def _kernel(value: Value, base: Base, arch: str) -> str:

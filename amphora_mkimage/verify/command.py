@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import time
 from pathlib import Path
 
-from amphora_mkimage import accelerator
+from amphora_mkimage import accelerator, streams
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, ExitStatus
 from amphora_mkimage.verify import checks, expectations, guest_disk, image_file
@@ -52,7 +51,7 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
         root_password=arguments.root_password,
     )
     text = report.json() if arguments.json else report.text(everything=arguments.all)
-    sys.stdout.write(text + "\n")
+    streams.result(text)
     return ExitStatus.OK if report.complete else ExitStatus.FAILED
 
 
