@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import signal
@@ -11,12 +10,13 @@ import tempfile
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from amphora_mkimage import __version__, build, failures, plan, request, settings, streams
+from amphora_mkimage import __version__, build, failures, plan, request, settings, streams, usage
 from amphora_mkimage.console import Console, clear_line, wrap
-from amphora_mkimage.errors import BadValueError, DefectError, ExitStatus, InterruptedBuildError, MkimageError
+from amphora_mkimage.errors import DefectError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.parser import Parser
+from amphora_mkimage.setting import Setting
 
 COMMANDS = {
     "build": "build an image (the default)",
@@ -33,19 +33,9 @@ _MODULES = {
 }
 
 
+_STATUSES = "Exit status: 0 built, 1 failed, 2 this host cannot build, 3 bad value, 130 interrupted."
 #: Settings whose value may be a URL with a password in it.
 _URLS = ("mirror", "image_mirror", "local_image", "agent_repository", "lib_repository", "constraints")
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of ours."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BadValueError(message, f"see {self.prog} --help")
-
-    def _print_message(self, message: str, file: object = None) -> None:  # noqa: ARG002 (argparse's)
-        """Print the help or the version; nothing else is printed by a parser whose errors are exceptions."""
-        streams.result(message.rstrip("\n"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,37 +64,39 @@ def _dispatch(words: list[str]) -> int:
         return _build(words)
     # Each command's imports are its own: verify works on hosts that cannot build, and the other way round.
     module = importlib.import_module(_MODULES[command])
-    parser = _Parser(prog=f"amphora-mkimage {command}", description=COMMANDS[command])
+    parser = Parser(prog=f"amphora-mkimage {command}", description=COMMANDS[command])
     module.add_arguments(parser)
     arguments = parser.parse_args(words)
     return int(module.run(arguments, Console(trace=getattr(arguments, "trace", False))))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Make the parser of ``build`` from the table of settings."""
-    parser = _Parser(
+    others = [f"`amphora-mkimage {name}`: {text}." for name, text in COMMANDS.items() if name != "build"]
+    parser = Parser(
         prog="amphora-mkimage",
-        description="Build an image of Octavia's amphora. "
-        + " ".join(f"`amphora-mkimage {name}`: {text}." for name, text in COMMANDS.items() if name != "build"),
-        epilog="Exit status: 0 built, 1 failed, 2 this host cannot build, 3 bad value, 130 interrupted.",
-        allow_abbrev=False,
+        description=" ".join(["Build an image of Octavia's amphora.", *others]),
+        epilog=f"{usage.variables_without_option()}\n\n{_STATUSES}",
+        commands=COMMANDS,
     )
     for setting in settings.SETTINGS:
-        if not setting.flags:
-            continue
-        text = setting.help.replace("%", "%%")
-        if setting.default and not setting.switch:
-            text += f" (default: {setting.default})"
-        if setting.later:
-            text += "; refused today"
-        if setting.variables:
-            text += f" [{', '.join(variable.name for variable in setting.variables)}]"
-        if setting.switch:
-            parser.add_argument(*setting.flags, dest=setting.name, help=text, action="store_true", default=None)
-        else:
-            parser.add_argument(*setting.flags, dest=setting.name, help=text, metavar=setting.metavar)
+        if setting.flags:
+            _add_option(parser, setting)
     parser.add_argument("-v", "--version", action="version", version=f"amphora-mkimage {__version__}")
     return parser
+
+
+def _add_option(parser: Parser, setting: Setting) -> None:
+    text = usage.meaning(setting)
+    if setting.default and not setting.switch:
+        text += f" (default: {setting.default})"
+    if setting.variables:
+        text += f" [{', '.join(variable.name for variable in setting.variables)}]"
+    text = text.replace("%", "%%")
+    if setting.switch:
+        parser.add_argument(*setting.flags, dest=setting.name, help=text, action="store_true", default=None)
+    else:
+        parser.add_argument(*setting.flags, dest=setting.name, help=text, metavar=setting.metavar)
 
 
 def _build(words: list[str]) -> int:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from amphora_mkimage import passwords, remarks, settings
+from amphora_mkimage import passwords, remarks, settings, suggest
 from amphora_mkimage.agent import branch
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
+from amphora_mkimage.bases.version_numbers import name_of
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.setting import Value
@@ -173,11 +174,12 @@ def _base(value: Value) -> Base:
 
 
 def _release(value: Value, base: Base, arch: str) -> str:
-    codename = str(value.value or base.default_for(arch))
+    codename = name_of(base.distribution, str(value.value or base.default_for(arch)))
     known = base.releases.get(codename)
     accepted = f"accepted: {', '.join(base.usable(arch))}"
     if known is None:
-        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", accepted)
+        near = suggest.did_you_mean(codename, base.usable(arch))
+        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", f"{near}{accepted}")
     if known.refused:
         raise BadValueError(f"{value.origin}: {base.name} {codename} cannot be used: {known.refused}", accepted)
     if arch in known.lacks:
@@ -210,10 +212,8 @@ def _types(value: Value) -> tuple[str, ...]:
     types = tuple(dict.fromkeys(part.strip() for part in str(value.value).split(",")))
     for kind in types:
         if kind not in settings.IMAGE_TYPES:
-            accepted = ", ".join(settings.IMAGE_TYPES)
-            raise BadValueError(
-                f"{value.origin}: unsupported image type {kind!r}", f"accepted, also several: {accepted}"
-            )
+            accepted = suggest.accepted(kind, settings.IMAGE_TYPES, "accepted, also several")
+            raise BadValueError(f"{value.origin}: unsupported image type {kind!r}", accepted)
     return types
 
 
