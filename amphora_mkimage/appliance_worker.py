@@ -169,7 +169,7 @@ class ApplianceWorker(Worker):
         for kind in disks:
             with console.step(f"write {kind}"):
                 formats.convert(disk, kind, self.targets[kind], console)
-        return Result(base, installed, filesystem_uuid, console.timings)
+        return Result(base, installed, filesystem_uuid, console.timings, tuple(console.warnings))
 
     def _configure(self, build: ApplianceBuild) -> list[dict[str, str]]:
         """Make an amphora of the finished base; gives its packages."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from amphora_mkimage import __version__, build, failures, plan, request, settings, streams, usage
+from amphora_mkimage import __version__, build, build_report, failures, plan, request, settings, streams, usage
 from amphora_mkimage.console import Console, clear_line, wrap
 from amphora_mkimage.errors import DefectError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
@@ -100,19 +102,40 @@ def _add_option(parser: Parser, setting: Setting) -> None:
 
 
 def _build(words: list[str]) -> int:
+    warnings: list[str] = []
+    try:
+        with failures.explained():
+            _make(words, warnings)
+    except (MkimageError, KeyboardInterrupt) as raised:
+        error = raised if isinstance(raised, MkimageError) else InterruptedBuildError("interrupted")
+        if error.trace and not error.log:
+            error.log = _keep_trace(error.trace)
+        if "--json" in words:
+            streams.result(build_report.failed(error, warnings))
+        raise error from raised.__cause__
+    return ExitStatus.OK
+
+
+def _make(words: list[str], warnings: list[str]) -> None:
+    """Plan, and build unless only the plan is wanted.
+
+    :param warnings: takes all that the user is warned of
+    """
     arguments = vars(build_parser().parse_args(words))
-    notes: list[str] = []
     values = settings.resolve(arguments, dict(os.environ))
+    notes: list[str] = []
     wish = request.make(values, os.environ, notes.append)
     _tidy_environment()
     with tempfile.TemporaryFile(buffering=0) as unnamed:
         log = wish.log_file.open("wb", buffering=0) if wish.log_file else unnamed
         console = Console(log=log, trace=bool(values["trace"].value))
+        console.warnings = warnings
         for note in notes:
             console.warn(note)
         try:
             with failures.explained():
-                _run(plan.make(wish), console, dry_run=bool(values["dry_run"].value))
+                as_json = bool(values["json"].value)
+                _run(plan.make(wish), console, dry_run=bool(values["dry_run"].value), as_json=as_json)
         except MkimageError as error:
             log.write(error.trace.encode(errors="replace"))
             error.log = str(wish.log_file or _keep_log(wish.cache_dir, Path(f"/proc/self/fd/{unnamed.fileno()}")))
@@ -120,7 +143,6 @@ def _build(words: list[str]) -> int:
         finally:
             if wish.log_file:
                 log.close()
-    return ExitStatus.OK
 
 
 def _tidy_environment() -> None:
@@ -134,17 +156,20 @@ def _tidy_environment() -> None:
             os.environ[name] = os.environ[name.upper()]
 
 
-def _run(work: plan.Plan, console: Console, *, dry_run: bool) -> None:
+def _run(work: plan.Plan, console: Console, *, dry_run: bool, as_json: bool) -> None:
     guest = build.choose_guest(work.request, console)
     if dry_run:
-        debs = build.resolve(work, console)
-        streams.result(work.describe(debs, Store(work.request.cache_dir, console.warn), guest))
+        debs, store = build.resolve(work, console), Store(work.request.cache_dir, console.warn)
+        facts = work.facts(debs, store, guest) | {"warnings": console.warnings} if as_json else {}
+        streams.result(json.dumps(facts, indent=2) if as_json else work.describe(debs, store, guest))
         return
     console.note(guest.title)
     console.detail(f"guest: {guest}")
-    build.build(work, guest, console)
+    images = build.build(work, guest, console)
     for path in work.request.outputs.values():
         console.note(f"built {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    if as_json:
+        streams.result(build_report.built(images, console.warnings, time.monotonic() - console.started))
 
 
 def _keep_log(cache_dir: Path, log: Path) -> Path | str:
@@ -181,7 +206,7 @@ def _report(error: MkimageError) -> None:
     text = [wrap(f"amphora-mkimage: error: {error.what}", sys.stderr, 4), *lines]
     remedy, log = error.remedy, error.log
     if isinstance(error, DefectError):
-        remedy, log = f"please report it with the log {log}" if log else "please report it, and how it came about", ""
+        remedy, log = f"{remedy} with the log {log}" if log else f"{remedy}, and what led to it", ""
     if remedy:
         text.append(wrap(f"  what to do: {remedy}", sys.stderr, 4))
     if log:

@@ -37,7 +37,7 @@ def defect(error: BaseException) -> MkimageError:
     if isinstance(error, MemoryError):
         return MkimageError("out of memory", _REMEDIES[errno.ENOMEM], trace=_trace(error))
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return DefectError(f"this is a defect of amphora-mkimage ({text})", trace=_trace(error))
+    return DefectError(f"this is a defect of amphora-mkimage ({text})", "please report it", trace=_trace(error))
 
 
 @contextlib.contextmanager

@@ -184,6 +184,13 @@ SETTINGS: tuple[Setting, ...] = (
         default=False,
     ),
     Setting(
+        "json",
+        "print the plan, or how the build ended, as one JSON object on standard output",
+        ("--json",),
+        (),
+        default=False,
+    ),
+    Setting(
         "mirror", "URL of a mirror of the base system", (), _env("BASE_OS_MIRROR", "DIB_DISTRIBUTION_MIRROR"), "URL"
     ),
     Setting(
