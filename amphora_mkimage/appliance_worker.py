@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from amphora_mkimage import accelerator, work
+from amphora_mkimage import accelerator, failures, work
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.bases import apt, customise, customise_dnf, dnf, unpacked
@@ -25,7 +25,7 @@ from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.disk import formats
 from amphora_mkimage.disk.bootloader import DEBIAN, REDHAT
 from amphora_mkimage.errors import HostError
-from amphora_mkimage.guest import appliance_network, userns
+from amphora_mkimage.guest import appliance_network
 from amphora_mkimage.guest.appliance import ApplianceBuild
 from amphora_mkimage.guest.choose import ASKED, Choice
 from amphora_mkimage.request import Request
@@ -67,7 +67,7 @@ class ApplianceWorker(Worker):
         try:
             return self._run()
         except OSError as error:
-            raise userns.explain(error) from error
+            raise failures.explain(error) from error
 
     def _run(self) -> Result:
         start = self.start
@@ -169,7 +169,7 @@ class ApplianceWorker(Worker):
         for kind in disks:
             with console.step(f"write {kind}"):
                 formats.convert(disk, kind, self.targets[kind], console)
-        return Result(base, installed, filesystem_uuid, console.timings)
+        return Result(base, installed, filesystem_uuid, console.timings, tuple(console.warnings))
 
     def _configure(self, build: ApplianceBuild) -> list[dict[str, str]]:
         """Make an amphora of the finished base; gives its packages."""

@@ -1,6 +1,6 @@
 """The architectures that images are made for, and how their machines start.
 
-They are called as dpkg calls them; the names that diskimage-create.sh uses besides are in :data:`ALIASES`.
+They are called as dpkg calls them; diskimage-create.sh's and uname(1)'s names of the same are in :data:`ALIASES`.
 """
 
 from __future__ import annotations
@@ -77,4 +77,4 @@ ARCHITECTURES: dict[str, Architecture] = {
         ),
     )
 }
-ALIASES = {"aarch64": "arm64", "ppc64le": "ppc64el"}
+ALIASES = {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el"}

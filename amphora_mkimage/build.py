@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, guardian, manifest
+from amphora_mkimage import appliance_worker, failures, guardian, manifest
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -53,19 +53,19 @@ def choose_guest(request: Request, console: Console) -> Choice:
     return choice
 
 
-def build(plan: Plan, guest: Choice, console: Console) -> None:
-    """Build the images of a plan.
+def build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object]]:
+    """Build the images of a plan and return the facts of each, as the manifest has them, with its path.
 
     :param guest: from :func:`choose_guest`
     :raises MkimageError: and subclasses; then no output exists and nothing is left behind
     """
     try:
-        _build(plan, guest, console)
+        return _build(plan, guest, console)
     except OSError as error:
-        raise userns.explain(error) from error
+        raise failures.explain(error) from error
 
 
-def _build(plan: Plan, guest: Choice, console: Console) -> None:
+def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object]]:
     request = plan.request
     id_map = None
     if guest.kind == "namespace":
@@ -93,10 +93,12 @@ def _build(plan: Plan, guest: Choice, console: Console) -> None:
         else:
             errand = stack.enter_context(contextlib.closing(Errand(plan.agent, request.arch, store, console)))
             run = _Worker(plan, place, targets, base, errand).run
+            warned = len(console.warnings)
             result = userns.run(run, id_map=id_map, on_end=place.remove, meanwhile=errand.run)
             console.timings.update(result.timings)
+            console.warnings += result.warnings[warned:]
         with console.step("hash and publish"):
-            _publish(plan, guest, outputs, result, console)
+            return _publish(plan, guest, outputs, result, console)
 
 
 def resolve(plan: Plan, console: Console) -> list[Deb]:
@@ -190,7 +192,7 @@ class _Worker(Worker):
                 with self.console.step(f"write {kind}"):
                     formats.convert(disk, kind, self.targets[kind], self.console)
         guest.close()
-        return Result(base, installed, filesystem_uuid, self.console.timings)
+        return Result(base, installed, filesystem_uuid, self.console.timings, tuple(self.console.warnings))
 
     def _make_base(self) -> dict[str, object]:
         made = self._bootstrap() if self.start is None else self._customise(self.start)
@@ -240,12 +242,15 @@ class _Worker(Worker):
         return disk
 
 
-def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Result, console: Console) -> None:
+def _publish(
+    plan: Plan, guest: Choice, outputs: dict[str, Output], result: Result, console: Console
+) -> list[dict[str, object]]:
     request = plan.request
     agent = plan.agent.facts if plan.agent else None
     if request.agent_packages:
         agent = agent_package.facts(request, result.packages)
     manifests: list[Output] = []
+    published: list[dict[str, object]] = []
     try:
         for kind, output in outputs.items():
             facts: dict[str, object] = {"format": kind, "file": output.path.name, "bytes": output.size}
@@ -254,6 +259,7 @@ def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Resu
                 facts |= {"virtual_size": request.size_gib * layout.GIB, "filesystem_uuid": result.filesystem_uuid}
             beside = Output(manifest_path(output.path))
             manifests.append(beside)
+            published.append({"path": str(output.path), **facts, "manifest": str(beside.path)})
             beside.write(
                 manifest.render(
                     request,
@@ -276,6 +282,7 @@ def _publish(plan: Plan, guest: Choice, outputs: dict[str, Output], result: Resu
             for output in (*outputs.values(), *manifests):
                 output.publish()
             record_sums(directory, {output.path.name: output.sha256 for output in outputs.values()}, renamed)
+            return published
     except OSError as error:
         raise MkimageError(f"cannot write {error.filename or request.output}: {error.strerror}") from error
     finally:

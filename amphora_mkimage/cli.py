@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import json
 import os
 import signal
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from amphora_mkimage import __version__, build, plan, request, settings
-from amphora_mkimage.console import Console, forget, write
-from amphora_mkimage.errors import BadValueError, ExitStatus, InterruptedBuildError, MkimageError
+from amphora_mkimage import __version__, build, build_report, failures, plan, request, settings, streams, usage
+from amphora_mkimage.console import Console, clear_line, wrap
+from amphora_mkimage.errors import DefectError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.parser import Parser
+from amphora_mkimage.setting import Setting
 
 COMMANDS = {
     "build": "build an image (the default)",
@@ -33,38 +35,29 @@ _MODULES = {
 }
 
 
+_STATUSES = "Exit status: 0 built, 1 failed, 2 this host cannot build, 3 bad value, 130 interrupted."
 #: Settings whose value may be a URL with a password in it.
 _URLS = ("mirror", "image_mirror", "local_image", "agent_repository", "lib_repository", "constraints")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are errors of ours."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BadValueError(message, f"see {self.prog} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status (:class:`~amphora_mkimage.errors.ExitStatus`)."""
+    streams.open_missing()
     words = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
         signal.signal(signal.SIGHUP, _interrupt)
     try:
-        try:
+        with failures.explained():
             return _dispatch(words)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of a result has seen enough (--dry-run | head). What is left of it must not fail again at exit.
-        forget(sys.stdout)
-        return ExitStatus.OK
     except KeyboardInterrupt:
-        _report(InterruptedBuildError("interrupted"))
-        return ExitStatus.INTERRUPTED
-    except MkimageError as error:
-        _report(error)
-        return error.status
+        error: MkimageError = InterruptedBuildError("interrupted")
+    except MkimageError as raised:
+        error = raised
+    if error.trace and not error.log:
+        error.log = _keep_trace(error.trace)
+    _report(error)
+    return error.status
 
 
 def _dispatch(words: list[str]) -> int:
@@ -73,60 +66,83 @@ def _dispatch(words: list[str]) -> int:
         return _build(words)
     # Each command's imports are its own: verify works on hosts that cannot build, and the other way round.
     module = importlib.import_module(_MODULES[command])
-    parser = _Parser(prog=f"amphora-mkimage {command}", description=COMMANDS[command])
+    parser = Parser(prog=f"amphora-mkimage {command}", description=COMMANDS[command])
     module.add_arguments(parser)
     arguments = parser.parse_args(words)
     return int(module.run(arguments, Console(trace=getattr(arguments, "trace", False))))
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Make the parser of ``build`` from the table of settings."""
-    parser = _Parser(
+    others = [f"`amphora-mkimage {name}`: {text}." for name, text in COMMANDS.items() if name != "build"]
+    parser = Parser(
         prog="amphora-mkimage",
-        description="Build an image of Octavia's amphora. "
-        + " ".join(f"`amphora-mkimage {name}`: {text}." for name, text in COMMANDS.items() if name != "build"),
-        epilog="Exit status: 0 built, 1 failed, 2 this host cannot build, 3 bad value, 130 interrupted.",
-        allow_abbrev=False,
+        description=" ".join(["Build an image of Octavia's amphora.", *others]),
+        epilog=f"{usage.variables_without_option()}\n\n{_STATUSES}",
+        commands=COMMANDS,
     )
     for setting in settings.SETTINGS:
-        if not setting.flags:
-            continue
-        text = setting.help.replace("%", "%%")
-        if setting.default and not setting.switch:
-            text += f" (default: {setting.default})"
-        if setting.later:
-            text += "; refused today"
-        if setting.variables:
-            text += f" [{', '.join(variable.name for variable in setting.variables)}]"
-        if setting.switch:
-            parser.add_argument(*setting.flags, dest=setting.name, help=text, action="store_true", default=None)
-        else:
-            parser.add_argument(*setting.flags, dest=setting.name, help=text, metavar=setting.metavar)
+        if setting.flags:
+            _add_option(parser, setting)
     parser.add_argument("-v", "--version", action="version", version=f"amphora-mkimage {__version__}")
     return parser
 
 
+def _add_option(parser: Parser, setting: Setting) -> None:
+    text = usage.meaning(setting)
+    if setting.default and not setting.switch:
+        text += f" (default: {setting.default})"
+    if setting.variables:
+        text += f" [{', '.join(variable.name for variable in setting.variables)}]"
+    text = text.replace("%", "%%")
+    if setting.switch:
+        parser.add_argument(*setting.flags, dest=setting.name, help=text, action="store_true", default=None)
+    else:
+        parser.add_argument(*setting.flags, dest=setting.name, help=text, metavar=setting.metavar)
+
+
 def _build(words: list[str]) -> int:
+    warnings: list[str] = []
+    try:
+        with failures.explained():
+            _make(words, warnings)
+    except (MkimageError, KeyboardInterrupt) as raised:
+        error = raised if isinstance(raised, MkimageError) else InterruptedBuildError("interrupted")
+        if error.trace and not error.log:
+            error.log = _keep_trace(error.trace)
+        if "--json" in words:
+            streams.result(build_report.failed(error, warnings))
+        raise error from raised.__cause__
+    return ExitStatus.OK
+
+
+def _make(words: list[str], warnings: list[str]) -> None:
+    """Plan, and build unless only the plan is wanted.
+
+    :param warnings: takes all that the user is warned of
+    """
     arguments = vars(build_parser().parse_args(words))
-    notes: list[str] = []
     values = settings.resolve(arguments, dict(os.environ))
+    notes: list[str] = []
     wish = request.make(values, os.environ, notes.append)
     _tidy_environment()
     with tempfile.TemporaryFile(buffering=0) as unnamed:
         log = wish.log_file.open("wb", buffering=0) if wish.log_file else unnamed
         console = Console(log=log, trace=bool(values["trace"].value))
+        console.warnings = warnings
         for note in notes:
             console.warn(note)
         try:
-            _run(plan.make(wish), console, dry_run=bool(values["dry_run"].value))
+            with failures.explained():
+                as_json = bool(values["json"].value)
+                _run(plan.make(wish), console, dry_run=bool(values["dry_run"].value), as_json=as_json)
         except MkimageError as error:
-            log.flush()
+            log.write(error.trace.encode(errors="replace"))
             error.log = str(wish.log_file or _keep_log(wish.cache_dir, Path(f"/proc/self/fd/{unnamed.fileno()}")))
             raise
         finally:
             if wish.log_file:
                 log.close()
-    return ExitStatus.OK
 
 
 def _tidy_environment() -> None:
@@ -140,16 +156,20 @@ def _tidy_environment() -> None:
             os.environ[name] = os.environ[name.upper()]
 
 
-def _run(work: plan.Plan, console: Console, *, dry_run: bool) -> None:
+def _run(work: plan.Plan, console: Console, *, dry_run: bool, as_json: bool) -> None:
     guest = build.choose_guest(work.request, console)
     if dry_run:
-        debs = build.resolve(work, console)
-        print(work.describe(debs, Store(work.request.cache_dir, console.warn), guest))  # noqa: T201 (the result)
+        debs, store = build.resolve(work, console), Store(work.request.cache_dir, console.warn)
+        facts = work.facts(debs, store, guest) | {"warnings": console.warnings} if as_json else {}
+        streams.result(json.dumps(facts, indent=2) if as_json else work.describe(debs, store, guest))
         return
-    console.note(f"guest: {guest}")
-    build.build(work, guest, console)
+    console.note(guest.title)
+    console.detail(f"guest: {guest}")
+    images = build.build(work, guest, console)
     for path in work.request.outputs.values():
         console.note(f"built {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    if as_json:
+        streams.result(build_report.built(images, console.warnings, time.monotonic() - console.started))
 
 
 def _keep_log(cache_dir: Path, log: Path) -> Path | str:
@@ -169,12 +189,27 @@ def _interrupt(_signal: int, _frame: types.FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _keep_trace(trace: str) -> str:
+    """Keep where an error happened, where a command has no log; return the file's path, or "" when it cannot be."""
+    try:
+        fd, name = tempfile.mkstemp(prefix="amphora-mkimage-", suffix=".log")
+        with os.fdopen(fd, "w", encoding="utf-8", errors="replace") as file:
+            file.write(trace)
+    except OSError:
+        return ""
+    return name
+
+
 def _report(error: MkimageError) -> None:
     """Print an error: what failed, the evidence, what to do, where the log is."""
     lines = [f"    {line}" for line in error.tail[-10:]]
-    text = [f"amphora-mkimage: error: {error.what}", *lines]
-    if error.remedy:
-        text.append(f"  what to do: {error.remedy}")
-    if error.log:
-        text.append(f"  full log: {error.log}")
-    write(sys.stderr, "\n".join([*text, ""]))
+    text = [wrap(f"amphora-mkimage: error: {error.what}", sys.stderr, 4), *lines]
+    remedy, log = error.remedy, error.log
+    if isinstance(error, DefectError):
+        remedy, log = f"{remedy} with the log {log}" if log else f"{remedy}, and what led to it", ""
+    if remedy:
+        text.append(wrap(f"  what to do: {remedy}", sys.stderr, 4))
+    if log:
+        text.append(f"  full log: {log}")
+    clear_line(sys.stderr)
+    streams.write(sys.stderr, "\n".join([*text, ""]))

@@ -26,21 +26,25 @@ class MkimageError(Exception):
     :param what: one line that says what failed
     :param remedy: one line that says what to do about it, or "" when nothing useful can be said
     :param tail: the last lines that the failing command printed, without secrets
-    :param log: path of the full log; filled in by :mod:`amphora_mkimage.build` when there is one
+    :param log: path of the full log; filled in by :mod:`amphora_mkimage.cli` when there is one
+    :param trace: where in our code it happened; for the log only
     """
 
     status = ExitStatus.FAILED
 
-    def __init__(self, what: str, remedy: str = "", *, tail: Sequence[str] = (), log: str = "") -> None:
+    def __init__(
+        self, what: str, remedy: str = "", *, tail: Sequence[str] = (), log: str = "", trace: str = ""
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.remedy = remedy
         self.tail = tuple(tail)
         self.log = log
+        self.trace = trace
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword-only arguments do not pickle by themselves, and this one crosses a process boundary.
-        return (_rebuild, (type(self), self.what, self.remedy, self.tail, self.log))
+        return (_rebuild, (type(self), self.what, self.remedy, self.tail, self.log, self.trace))
 
 
 class HostError(MkimageError):
@@ -55,11 +59,17 @@ class BadValueError(MkimageError):
     status = ExitStatus.BAD_VALUE
 
 
+class DefectError(MkimageError):
+    """Our own code is wrong; its users can but report it."""
+
+
 class InterruptedBuildError(MkimageError):
     """SIGINT or SIGTERM arrived."""
 
     status = ExitStatus.INTERRUPTED
 
 
-def _rebuild(cls: type[MkimageError], what: str, remedy: str, tail: Sequence[str], log: str) -> MkimageError:
-    return cls(what, remedy, tail=tail, log=log)
+def _rebuild(
+    cls: type[MkimageError], what: str, remedy: str, tail: Sequence[str], log: str, trace: str
+) -> MkimageError:
+    return cls(what, remedy, tail=tail, log=log, trace=trace)

@@ -13,11 +13,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from amphora_mkimage import __version__, accelerator, cli, completion, settings
-from amphora_mkimage.bases import BASES, mirror
+from amphora_mkimage import __version__, accelerator, cli, completion, settings, usage
+from amphora_mkimage.bases import mirror
 from amphora_mkimage.completion import actions, command_parser
 from amphora_mkimage.errors import ExitStatus
-from amphora_mkimage.setting import Setting
 
 FILES = Path(__file__).with_name("files")
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -64,8 +63,10 @@ def markdown() -> str:
         if names and setting.metavar:
             names += f" {setting.metavar}"
         variables = ", ".join(f"`{variable.name}`" for variable in setting.variables)
-        default = _default(setting)
-        rows.append(f"| {names} | {variables} | {f'`{default}`' if default else ''} | {_cell(_meaning(setting))} |")
+        default = usage.default(setting)
+        rows.append(
+            f"| {names} | {variables} | {f'`{default}`' if default else ''} | {_cell(usage.meaning(setting))} |"
+        )
     rows += ["| `-v` `--version` | | | show the version |", "| `-h` `--help` | | | show the help |", ""]
     rows += ["| command | option | meaning |", "|---|---|---|"]
     for name in cli.COMMANDS:
@@ -83,12 +84,12 @@ def environment() -> dict[str, str]:
             later = [other.name for other in setting.variables[number + 1 :]]
             if setting.flags:
                 text = f"{'The opposite of' if variable.inverted else 'As'} {setting.flags[0]}"
-                text += f"; goes before {', '.join(later)}." if later else "."
+                text += f"; takes precedence over {', '.join(later)}." if later else "."
             elif number:
-                text = f"As {setting.variables[0].name}, which goes before it."
+                text = f"As {setting.variables[0].name}, which takes precedence."
             else:
-                default = _default(setting)
-                text = _sentence(_meaning(setting)) + (f" Default: {default}." if default else "")
+                default = usage.default(setting)
+                text = _sentence(usage.meaning(setting)) + (f" Default: {default}." if default else "")
             found[variable.name] = text
     return found | _HOST_VARIABLES
 
@@ -135,13 +136,14 @@ def _build_options() -> Iterator[tuple[str, str]]:
     """Give the options of ``build``, from the settings rather than the parser: these know what is refused today."""
     for setting in settings.SETTINGS:
         if setting.flags:
-            default = f" Default: {_default(setting)}." if _default(setting) else ""
+            # Quoted: a default may be a dot.
+            default = f' Default: "{usage.default(setting)}".' if usage.default(setting) else ""
             origin = f" Variable: {', '.join(variable.name for variable in setting.variables)}." * bool(
                 setting.variables
             )
             yield (
                 _tag(setting.flags, [setting.metavar] * bool(setting.metavar)),
-                _sentence(_meaning(setting)) + default + origin,
+                _sentence(usage.meaning(setting)) + default + origin,
             )
     yield _tag(("-v", "--version"), ()), "Show the version."
     yield _tag(("-h", "--help"), ()), "Show the help."
@@ -170,25 +172,6 @@ def _value_name(action: argparse.Action) -> list[str]:
 def _paragraphs(entries: Iterable[tuple[str, str]]) -> str:
     """Give tagged paragraphs; the tag is roff already, the text is not."""
     return "\n".join(f".TP\n{tag}\n{escape(_sentence(text))}" for tag, text in entries)
-
-
-def _meaning(setting: Setting) -> str:
-    if setting.later:
-        return f"{setting.help}; refused today: {setting.later}"
-    if setting.unused:
-        return f"{setting.help}; accepted and unused: it has no meaning without diskimage-builder"
-    available = {"base_os": list(BASES)}
-    if setting.name in available and setting.choices:
-        usable = available[setting.name]
-        refused = [choice for choice in setting.choices if choice not in usable]
-        return f"{setting.help}: {', '.join(usable)}; known, but not there yet: {', '.join(refused)}"
-    return f"{setting.help}: {', '.join(setting.choices)}" if setting.choices else setting.help
-
-
-def _default(setting: Setting) -> str:
-    if isinstance(setting.default, bool):
-        return str(setting.default) if not setting.switch else ""
-    return setting.default or ""
 
 
 def _sentence(text: str) -> str:

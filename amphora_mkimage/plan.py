@@ -72,10 +72,43 @@ class Plan:
         lines += self._agent(store)
         titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
         lines += _column("stages", titles)
-        lines += _column("settings", [f"{name}: {value}" for name, value in request.summary.items()])
+        lines += _column("settings", [f"{name}: {_plain(value)}" for name, value in request.summary.items()])
         lines += _column("guest", [str(guest)])
         lines += _column("outputs", [str(path) for path in request.outputs.values()])
         return "\n".join(lines)
+
+    def facts(self, debs: Sequence[Deb], store: Store, guest: Choice) -> dict[str, object]:
+        """Return what --dry-run --json prints: the same for machines.
+
+        :param debs: as for :meth:`describe`
+        """
+        request, agent = self.request, self.agent
+        return {
+            "base": {
+                "name": request.base.name,
+                "release": request.release,
+                "arch": request.arch,
+                "origin": self.archive.origin,
+                "starts_from": image.describe(request) if request.base.published else "the archive",
+                "cached": None if request.base.published else store.has_base(self.base_key(debs)),
+            },
+            "packages": {
+                "wanted": {role: sorted(names) for role, names in self.groups.items()},
+                "files": [{"name": deb.name, "version": deb.version, "bytes": deb.size} for deb in debs],
+                "bytes": sum(deb.size for deb in debs),
+                "cached_bytes": sum(deb.size for deb in debs if store.has_deb(deb.sha256)),
+            },
+            "agent": {
+                "source": request.agent_source,
+                "version": agent.version if agent else None,
+                "ref": request.branch.agent.ref if request.branch else None,
+                "cached": store.has_base(agent.key) if agent else None,
+            },
+            "stages": [{"name": stages.name(s), "title": stages.title(s)} for s in stages.wanted(request)],
+            "settings": request.summary,
+            "guest": {"kind": guest.kind, "reason": guest.reason},
+            "outputs": {kind: str(path) for kind, path in request.outputs.items()},
+        }
 
     def _agent(self, store: Store) -> list[str]:
         request = self.request
@@ -116,6 +149,13 @@ def make(request: Request) -> Plan:
     python = request.base.releases[request.release].python
     agent = agent_install.choose(python, request.arch) if request.agent_source == "released" else None
     return Plan(request, packages.groups(request), archive, sources, agent)
+
+
+def _plain(value: object) -> str:
+    """Return a setting's value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _column(head: str, entries: Sequence[str]) -> list[str]:

@@ -6,17 +6,20 @@ of it shows even that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from amphora_mkimage import passwords, remarks, settings
+from amphora_mkimage import passwords, remarks, settings, suggest
 from amphora_mkimage.agent import branch
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
+from amphora_mkimage.bases.version_numbers import name_of
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.setting import Value
@@ -171,11 +174,12 @@ def _base(value: Value) -> Base:
 
 
 def _release(value: Value, base: Base, arch: str) -> str:
-    codename = str(value.value or base.default_for(arch))
+    codename = name_of(base.distribution, str(value.value or base.default_for(arch)))
     known = base.releases.get(codename)
     accepted = f"accepted: {', '.join(base.usable(arch))}"
     if known is None:
-        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", accepted)
+        near = suggest.did_you_mean(codename, base.usable(arch))
+        raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", f"{near}{accepted}")
     if known.refused:
         raise BadValueError(f"{value.origin}: {base.name} {codename} cannot be used: {known.refused}", accepted)
     if arch in known.lacks:
@@ -208,10 +212,8 @@ def _types(value: Value) -> tuple[str, ...]:
     types = tuple(dict.fromkeys(part.strip() for part in str(value.value).split(",")))
     for kind in types:
         if kind not in settings.IMAGE_TYPES:
-            accepted = ", ".join(settings.IMAGE_TYPES)
-            raise BadValueError(
-                f"{value.origin}: unsupported image type {kind!r}", f"accepted, also several: {accepted}"
-            )
+            accepted = suggest.accepted(kind, settings.IMAGE_TYPES, "accepted, also several")
+            raise BadValueError(f"{value.origin}: unsupported image type {kind!r}", accepted)
     return types
 
 
@@ -231,14 +233,37 @@ def _output(value: Value) -> Path:
 
 
 def _directory(value: Value) -> Path:
-    """Check that a directory is writable, or can be made; it is made when the build starts."""
+    """Check that a directory can be written to, or made; it is made when the build starts."""
     path = Path(str(value.value)).expanduser().absolute()
     existing = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110 (as above)
     if not existing.is_dir():
-        raise BadValueError(f"{value.origin}: {existing} is no directory")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise BadValueError(f"{value.origin}: {existing} is not writable")
+        raise BadValueError(f"{value.origin}: {existing} is not a directory", "name a directory")
+    try:
+        _try_to_write(path)
+    except OSError as error:
+        doing = "write to" if existing == path else "make"
+        what = f"{value.origin}: cannot {doing} {path}: {error.strerror}"
+        raise BadValueError(what, "name a directory that you may write to") from error
     return path
+
+
+def _try_to_write(directory: Path) -> None:
+    """Make a file in a directory, and the directory where it is missing; nothing of it stays.
+
+    Permissions do not tell: to root, all seem to allow it, also /proc and what is mounted read-only.
+    """
+    missing = [place for place in (directory, *directory.parents) if not os.path.exists(place)]  # noqa: PTH110
+    made: list[Path] = []
+    try:
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+            made.append(place)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    finally:
+        for place in reversed(made):
+            with contextlib.suppress(OSError):  # another program has put something there
+                place.rmdir()
 
 
 def _kernel(value: Value, base: Base, arch: str) -> str:

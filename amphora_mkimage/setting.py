@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from amphora_mkimage import suggest
 from amphora_mkimage.errors import BadValueError
 
 _TRUE = ("1", "true", "yes", "on")
@@ -43,6 +44,7 @@ class Setting:
     :param metavar: what the help calls the value; "" makes the setting a switch
     :param default: value when nothing is said
     :param choices: accepted values, None for free text
+    :param refused: values that are known, and refused later with a reason; offered nowhere
     :param parse: reads the text of a variable or of an option (not called for the default)
     :param secret: never shown in a summary, plan, log or manifest
     :param unused: it has no meaning without diskimage-builder: accepted, and said to be unused
@@ -56,6 +58,7 @@ class Setting:
     metavar: str = ""
     default: str | bool | None = None
     choices: tuple[str, ...] | None = None
+    refused: tuple[str, ...] = ()
     parse: Callable[[str], object] = str
     secret: bool = False
     unused: bool = False
@@ -105,6 +108,7 @@ def _check(setting: Setting, given: object, origin: str) -> object:
         value = setting.parse(given)
     except ValueError as error:
         raise BadValueError(f"{origin}: unusable value {given!r}: {error}") from error
-    if setting.choices is not None and value not in setting.choices:
-        raise BadValueError(f"{origin}: unsupported value {given!r}", f"accepted values: {', '.join(setting.choices)}")
+    if setting.choices is not None and value not in (*setting.choices, *setting.refused):
+        remedy = suggest.accepted(given, setting.choices, "accepted values")
+        raise BadValueError(f"{origin}: unsupported value {given!r}", remedy)
     return value

@@ -1,6 +1,6 @@
 """The one table of settings: parser, environment, help, completion, man page and summary are made from it.
 
-Flags and variables are those of the founding specification and of today's ``diskimage-create.sh``; see
+Flags and variables are those of Octavia's ``diskimage-create.sh``, as it is today and was before; see
 ``docs/compatibility.md`` for each difference. A setting's value comes from its flag, else from the first of its
 variables that is set and not empty, else from its default.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from amphora_mkimage.setting import Setting, Value, Variable, find, parse_bool
 
-ARCHITECTURES = ("amd64", "i386", "armhf", "arm64", "aarch64", "ppc64le")
+ARCHITECTURES = ("amd64", "x86_64", "i386", "armhf", "arm64", "aarch64", "ppc64le")
 BASES = (
     "ubuntu",
     "ubuntu-minimal",
@@ -17,10 +17,11 @@ BASES = (
     "debian-minimal",
     "fedora",
     "centos",
-    "centos-minimal",
     "rocky",
     "rhel",
 )
+#: Known of diskimage-create.sh, and refused.
+NOT_YET = ("centos-minimal",)
 BACKENDS = ("haproxy",)
 GUESTS = ("auto", "namespace", "appliance")
 IMAGE_TYPES = ("qcow2", "raw", "vhd", "tar")
@@ -55,7 +56,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "release",
-        "release of the base system: a codename, in Red Hat's family a version (default: its current stable)",
+        "release of the base system, by name or number (default: its current stable)",
         ("-d", "--release"),
         _env("AMP_DIB_RELEASE", "DIB_RELEASE"),
         "RELEASE",
@@ -83,7 +84,9 @@ SETTINGS: tuple[Setting, ...] = (
         _env("DIB_REPOREF_amphora_agent"),
         "REF",
     ),
-    Setting("base_os", "base system", ("-i", "--base-os"), _env("AMP_BASEOS"), "NAME", "ubuntu", BASES),
+    Setting(
+        "base_os", "base system", ("-i", "--base-os"), _env("AMP_BASEOS"), "NAME", "ubuntu", BASES, refused=NOT_YET
+    ),
     Setting(
         "kernel_package",
         "kernel package (default: the base's kernel for virtual machines)",
@@ -157,7 +160,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("size", "size of the disk in GiB", ("-s", "--size"), _env("AMP_IMAGESIZE"), "GIB", "5"),
     Setting(
         "types",
-        "image types, one or several separated by commas: qcow2, raw, vhd, tar",
+        f"image types, one or several separated by commas: {', '.join(IMAGE_TYPES)}",
         ("-t", "--type"),
         _env("AMP_IMAGETYPE"),
         "TYPE[,TYPE]",
@@ -177,6 +180,13 @@ SETTINGS: tuple[Setting, ...] = (
         "dry_run",
         "print the plan (base, stages, packages, outputs, what is cached) and stop",
         ("--dry-run",),
+        (),
+        default=False,
+    ),
+    Setting(
+        "json",
+        "print the plan, or how the build ended, as one JSON object on standard output",
+        ("--json",),
         (),
         default=False,
     ),
@@ -256,7 +266,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "guest",
-        "what packages are installed in: namespace, appliance (libguestfs'), or auto: the first that this host allows",
+        "what the image is built in; auto: a namespace, or else libguestfs' appliance, as this host allows",
         ("--guest",),
         (),
         "KIND",

@@ -25,12 +25,14 @@ class Result:
     :param base: where the base came from
     :param packages: installed ones
     :param timings: seconds by step
+    :param warnings: what was warned of, among it what was before
     """
 
     base: dict[str, object]
     packages: list[dict[str, str]]
     filesystem_uuid: str
     timings: dict[str, float]
+    warnings: tuple[str, ...]
 
 
 class Worker:

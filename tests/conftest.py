@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -49,6 +50,7 @@ class Built:
     tar_manifest: Path
     log: Path
     stderr: str
+    report: dict[str, Any]  #: what --json printed
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +112,7 @@ def built(run_cli: RunCli, cache_dir: Path, tmp_path_factory: pytest.TempPathFac
     place = tmp_path_factory.mktemp("built")
     done = run_cli(
         "-i", "debian-minimal", "-t", "qcow2,tar", "-o", place / "amphora", "-w", place, "-c", cache_dir,
-        "-l", place / "log",
+        "-l", place / "log", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return Built(
@@ -120,6 +122,7 @@ def built(run_cli: RunCli, cache_dir: Path, tmp_path_factory: pytest.TempPathFac
         place / "amphora.tar.manifest.json",
         place / "log",
         done.stderr,
+        json.loads(done.stdout),
     )
 
 

@@ -29,7 +29,8 @@ class Errand:
         :raises MkimageError: a package cannot be had
         """
         if self._agent is not None:
-            install.prepare(self._agent, self._arch, self._store, self._console, snapshot=True, until=until)
+            with self._console.aside():
+                install.prepare(self._agent, self._arch, self._store, self._console, snapshot=True, until=until)
         os.write(self._bell, b"f")
 
     def wait(self, console: Console) -> None:

@@ -70,6 +70,10 @@ class Base:
         """Give the codenames of the releases that can be built for an architecture, oldest first."""
         return [name for name, release in self.releases.items() if not release.refused and arch not in release.lacks]
 
+    def named(self) -> list[str]:
+        """Return the names of the releases that are not refused, oldest first."""
+        return [name for name, release in self.releases.items() if not release.refused]
+
     def default_for(self, arch: str) -> str:
         """Give the release that is built for an architecture when none is named."""
         usable = self.usable(arch)

@@ -6,11 +6,10 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
-from amphora_mkimage import accelerator, settings
+from amphora_mkimage import accelerator, settings, streams
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, hardware, verdict
 from amphora_mkimage.boot.hardware import HARDWARE, Hardware
@@ -133,9 +132,8 @@ def _finish(result: verdict.Verdict, serial: Path, *, as_json: bool) -> ExitStat
         os.close(handle)
         shutil.copyfile(serial, kept)
         result = verdict.Verdict(**{**vars(result), "console_log": kept})
-    text = json.dumps(result.as_json(), indent=2) + "\n" if as_json else result.as_text()
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    text = json.dumps(result.as_json(), indent=2) if as_json else result.as_text()
+    streams.result(text.rstrip("\n"))
     return ExitStatus.FAILED if result.problems() else ExitStatus.OK
 
 

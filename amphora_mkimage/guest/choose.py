@@ -55,6 +55,13 @@ class Choice:
     def __str__(self) -> str:
         return f"{self.kind}: {self.reason}"
 
+    @property
+    def title(self) -> str:
+        """Where the image is built, and why not in a namespace; the first line of a build."""
+        if self.kind == "namespace":
+            return "building in a user namespace"
+        return f"building in libguestfs' appliance ({self.reason})"
+
 
 def choose(wanted: str, console: Console) -> Choice:
     """Choose the guest.

@@ -11,18 +11,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
-import errno
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
+from amphora_mkimage import failures
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.guest import id_maps
 from amphora_mkimage.guest.id_maps import IdMap
@@ -138,52 +137,49 @@ def _outer_child(function: Callable[[], object], on_end: Callable[[], None], go:
 
 def _init(function: Callable[[], object], on_end: Callable[[], None], go: int, result: int) -> None:
     """Be process 1 inside: run the function, send its result, clean up when the caller wants no more; never returns."""
-    watched = False
+    watched = threading.Event()
+
+    def work() -> object:
+        _settle()
+        threading.Thread(target=_watch_caller, args=(go, on_end), daemon=True).start()
+        watched.set()
+        return function()
+
     try:
-        with open(result, "wb") as stream:
-            try:
-                os.setresgid(0, 0, 0)
-                os.setresuid(0, 0, 0)
-                os.umask(0o022)  # what is made here is a system's, not the user's
-                with contextlib.suppress(OSError):
-                    os.setgroups([])  # refused where /proc/self/setgroups says deny
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
-                threading.Thread(target=_watch_caller, args=(go, on_end), daemon=True).start()
-                watched = True
-                pickle.dump(_answer(function), stream)
-            except BrokenPipeError:
-                pass  # the caller is gone
-            except BaseException:  # the last frame of a process: nothing above could report it
-                sys.excepthook(*sys.exc_info())
-            sys.stdout.flush()
-            sys.stderr.flush()
-    except BrokenPipeError:
-        pass  # the caller died before all of the answer was written
+        # Whatever is wrong is part of the answer: from here, nothing is printed on the user's terminal.
+        with contextlib.suppress(BrokenPipeError), open(result, "wb") as stream:  # the caller may be gone
+            stream.write(_answer(work))
+        sys.stdout.flush()
+        sys.stderr.flush()
     finally:
-        if watched:
+        if watched.is_set():
             # _watch_caller cleans up and ends this process. To leave here would cut that short: what it kills makes
             # the function return at once.
             threading.Event().wait()
         os._exit(1)
 
 
-def _answer(function: Callable[[], object]) -> tuple[str, object]:
+def _settle() -> None:
+    """Become root of the new namespaces, in mounts that are nobody else's."""
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    os.umask(0o022)  # what is made here is a system's, not the user's
+    with contextlib.suppress(OSError):
+        os.setgroups([])  # refused where /proc/self/setgroups says deny
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+
+
+def _answer(function: Callable[[], object]) -> bytes:
+    """Return what a function returned or raised, as :func:`_receive` reads it."""
     try:
-        return "value", function()
+        with failures.explained():
+            return pickle.dumps(("value", function()))
     except MkimageError as error:
-        return "error", error
-    except OSError as error:
-        return "error", explain(error)
-
-
-def explain(error: OSError) -> MkimageError:
-    """Turn a failed system call of ours into words; a full disk is the one that users meet."""
-    where = f": {error.filename}" if error.filename else ""
-    remedy = "free some space, or work elsewhere with -w, -c, -o and TMPDIR" if error.errno == errno.ENOSPC else ""
-    tail = traceback.format_exc().splitlines()[-6:]
-    return MkimageError(f"{error.strerror or error}{where}", remedy, tail=tail)
+        return pickle.dumps(("error", error))
+    except BaseException as error:  # the last frame of a process: nothing above could report it
+        return pickle.dumps(("error", failures.defect(error)))
 
 
 def _watch_caller(go: int, on_end: Callable[[], None]) -> None:

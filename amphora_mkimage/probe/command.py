@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from amphora_mkimage import streams
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, ExitStatus, MkimageError
 from amphora_mkimage.probe import guests, namespaces, resources, tools
@@ -72,13 +73,13 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
     for probe in probes(checks, console):
         found.append(probe)
         if not arguments.json:
-            print(render(probe), flush=True)  # noqa: T201 (the result)
+            streams.result(render(probe))
     lacking = {need: blockers(found, need) for need in Need}
     if arguments.json:
         report = {**{str(need): not names for need, names in lacking.items()}, "probes": [asdict(p) for p in found]}
-        print(json.dumps(report, indent=2))  # noqa: T201 (the result)
+        streams.result(json.dumps(report, indent=2))
     else:
-        print("\n" + "\n".join(_verdict(need, names) for need, names in lacking.items()))  # noqa: T201 (the result)
+        streams.result("\n" + "\n".join(_verdict(need, names) for need, names in lacking.items()))
     return ExitStatus.HOST if lacking[Need.BUILD] else ExitStatus.OK
 
 

@@ -15,7 +15,7 @@ from amphora_mkimage.verify import (
     package_checks,
     service_checks,
 )
-from amphora_mkimage.verify.result import Check, Finding, Outcome, fail, not_applicable
+from amphora_mkimage.verify.result import NO_DISK, Check, Finding, Outcome, fail, not_applicable
 from amphora_mkimage.verify.subject import Subject
 from amphora_mkimage.verify.tree import TreeError
 
@@ -52,7 +52,7 @@ def _run(check: Check, subject: Subject) -> Iterator[Finding]:
 def _hindrance(check: Check, subject: Subject) -> str:
     """Tell why a check has nothing to look at, or ""."""
     if check.disk and not subject.image.is_disk:
-        return "a root filesystem for containers has none"
+        return NO_DISK
     if subject.image.refusal and (check.disk or check.guest or check.group == "disk"):
         return "not looked at"
     if check.guest and subject.root is None:

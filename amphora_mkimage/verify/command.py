@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from amphora_mkimage import accelerator
-from amphora_mkimage.console import Console
+from amphora_mkimage import accelerator, streams
+from amphora_mkimage.console import Console, columns
 from amphora_mkimage.errors import BadValueError, ExitStatus
 from amphora_mkimage.verify import checks, expectations, guest_disk, image_file
 from amphora_mkimage.verify.appliance import DEADLINE_SECONDS, Appliance
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
         size_gib=_size(arguments.size),
         root_password=arguments.root_password,
     )
-    text = report.json() if arguments.json else report.text(everything=arguments.all)
-    sys.stdout.write(text + "\n")
+    width = columns(sys.stdout) if sys.stdout.isatty() else None
+    streams.result(report.json() if arguments.json else report.text(everything=arguments.all, width=width))
     return ExitStatus.OK if report.complete else ExitStatus.FAILED
 
 

@@ -193,7 +193,7 @@ def cpu_pinning(subject: Subject) -> Iterator[Finding]:
     active = subject.tree.text(f"{_TUNED}/active_profile")
     if not subject.expected.cpu_pinning:
         if "amphora" in active.split():
-            yield info("built with CPU pinning (tuned profile amphora)")
+            yield info("CPUs are pinned (tuned profile amphora)")
         return
     if "amphora" not in active.split():
         yield fail(f"{_TUNED}/active_profile does not have the word amphora: the controller pins nothing")

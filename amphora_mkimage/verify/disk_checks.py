@@ -5,16 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from amphora_mkimage.verify.image_file import GIB
+from amphora_mkimage.verify.image_file import GIB, human_size
 from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, warn
 from amphora_mkimage.verify.subject import Subject
 
 _FREE_BYTES = 256 << 20
 _VHD_ROUNDING = 16 << 20  # without force_size, qemu-img rounds a VHD up to a disk geometry
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.10g} GiB"
 
 
 def file_format(subject: Subject) -> Iterator[Finding]:
@@ -60,12 +56,17 @@ def file_size(subject: Subject) -> Iterator[Finding]:
     size = image.virtual_size
     rounded = image.format == "vhd" and 0 < size - (expected or size // GIB * GIB) <= _VHD_ROUNDING
     if rounded:
-        yield warn(f"{_gib(size)}: the VHD was rounded up to a disk geometry")
+        yield warn(f"{human_size(size)}: the VHD was rounded up to a disk geometry")
     elif expected and size != expected:
-        yield fail(f"{_gib(size)}, expected {_gib(expected)}", "build it again with the size (-s) of the flavor's disk")
+        yield fail(
+            f"{human_size(size)}, expected {human_size(expected)}",
+            "build it again with the size (-s) of the flavor's disk",
+        )
     elif size % GIB:
-        yield warn(f"{_gib(size)} is no whole number of GiB: the flavor's disk must be larger than it looks")
-    yield passed(_gib(size))
+        yield warn(
+            f"{human_size(size)} is not a whole number of GiB: it needs a flavor with a disk of {size // GIB + 1}"
+        )
+    yield passed(human_size(size))
 
 
 def archive_entries(subject: Subject) -> Iterator[Finding]:

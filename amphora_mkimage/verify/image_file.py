@@ -22,6 +22,8 @@ GIB = 1 << 30
 _QEMU_IMG_SECONDS = 300.0
 _INCOMPATIBLE_DATA_FILE = 1 << 2  # qemu, docs/interop/qcow2.txt, "incompatible_features"
 _INCOMPATIBLE_EXTENDED_L2 = 1 << 4
+_SUFFIXES = ("qcow2", "raw", "img", "vhd", "tar")
+_DOWNLOAD_AGAIN = "build or download it again"
 _REFUSED = {
     b"\x1f\x8b": "is compressed with gzip; decompress it first",
     b"\xfd7zXZ": "is compressed with xz; decompress it first",
@@ -115,12 +117,25 @@ def _kind(path: Path, size: int, head: bytes, tail: bytes) -> str:
         return "tar"
     for magic, what in _REFUSED.items():
         if head.startswith(magic):
-            raise MkimageError(f"{path} is no amphora image: it {what}")
+            raise MkimageError(f"{path} is not an amphora image: it {what}")
     if head[0x8001:0x8006] == b"CD001" and head[510:512] != b"\x55\xaa":
-        raise MkimageError(f"{path} is no amphora image: it is a CD image")
-    if size % 512 or size < 1 << 20:
-        raise MkimageError(f"{path} is no disk image: {size} bytes is the size of no disk")
+        raise MkimageError(f"{path} is not an amphora image: it is a CD image")
+    # What is left can only be a raw disk. One that starts has a boot record, with a GPT also: its protective MBR
+    # (UEFI specification 5.2.3).
+    odd = size % 512 or size < 1 << 20
+    if odd or head[510:512] != b"\x55\xaa":
+        why = f"no disk has {size} bytes" if odd else "as a raw disk it has no boot record"
+        suffix = path.suffix.lower().removeprefix(".")
+        named = f"named .{suffix}, but not one, and " if suffix in _SUFFIXES else "neither qcow2 nor vhd nor tar, and "
+        raise MkimageError(f"{path} is not an image: {named}{why}", _DOWNLOAD_AGAIN)
     return "raw"
+
+
+def human_size(size: int) -> str:
+    """Return a size as people would say it; exactly, where it is a whole number of GiB."""
+    if size >= GIB:
+        return f"{size // GIB} GiB" if size % GIB == 0 else f"{size / GIB:.2f} GiB ({size} bytes)"
+    return f"{size / (1 << 20):.3g} MiB" if size >= 1 << 20 else f"{size} bytes"
 
 
 def qcow2_header(head: bytes, path: Path) -> Qcow2:
@@ -129,7 +144,7 @@ def qcow2_header(head: bytes, path: Path) -> Qcow2:
     :raises MkimageError: it ends inside
     """
     if len(head) < 104:
-        raise MkimageError(f"{path} is a qcow2 that ends inside its header", "build or download it again")
+        raise MkimageError(f"{path} is a qcow2 that ends inside its header", _DOWNLOAD_AGAIN)
     version, backing_offset, backing_size = struct.unpack_from(">IQI", head, 4)
     features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 else 0
     return Qcow2(
@@ -189,7 +204,7 @@ def _qemu_img(command: str, image: ImageFile, console: Console, *, fails: bool =
         argv = ["prlimit", f"--as={8 * GIB}", "--cpu=120", *argv]
     what = f"{image.path} cannot be read as {image.format}"
     try:
-        printed = run(argv, console, what=what, remedy="build or download it again", deadline=_QEMU_IMG_SECONDS)
+        printed = run(argv, console, what=what, remedy=_DOWNLOAD_AGAIN, deadline=_QEMU_IMG_SECONDS)
     except HostError:
         raise
     except MkimageError as error:

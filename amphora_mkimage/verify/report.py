@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from amphora_mkimage.verify.image_file import GIB, ImageFile
-from amphora_mkimage.verify.result import Finding, Outcome, Result
+from amphora_mkimage.verify.image_file import ImageFile, human_size
+from amphora_mkimage.verify.result import NO_DISK, Finding, Outcome, Result, worst
 
 _SHOWN = (Result.FAIL, Result.WARN, Result.INFO)
 
@@ -49,23 +50,28 @@ class Report:
         }
         return json.dumps(document, indent=2)
 
-    def text(self, *, everything: bool = False) -> str:
-        """Render for people: what is not as it should be, one line each, under its group.
+    def text(self, *, everything: bool = False, width: int | None = None) -> str:
+        """Render for people: what is not as it should be, under its group and check.
 
         :param everything: also what passed, and what does not apply
+        :param width: columns of the terminal; None leaves each finding on its line
         """
-        size = f", {self.image.virtual_size / GIB:.4g} GiB" if self.image.is_disk else ""
+        size = f", {human_size(self.image.virtual_size)}" if self.image.is_disk else ""
         system = f", {self.system}" if self.system else ""
-        lines = [f"{self.image.path.name}: {self.image.format}{size}{system}"]
+        lines = [_printable(f"{self.image.path.name}: {self.image.format}{size}{system}")]
         for group in dict.fromkeys(outcome.check.group for outcome in self.outcomes):
             outcomes = [outcome for outcome in self.outcomes if outcome.check.group == group]
-            lines += ["", f"{group}: {_tally(outcomes)}", *_lines(outcomes, everything)]
+            told = _told(outcomes, everything, width)
+            alone = _nothing_to_see(outcomes)
+            if told or alone:
+                lines += ["", f"{group}: {_tally(outcomes)}{alone}", *told]
         bare = any(outcome.check.group == "agent" and outcome.result is Result.INFO for outcome in self.outcomes)
         whole = "complete, but for the agent that it was built without" if bare else "a complete amphora"
         verdict = whole if self.complete else "NOT a complete amphora"
         findings = Counter(finding.result for outcome in self.outcomes for finding in outcome.findings)
-        numbers = f"{findings[Result.FAIL]} failures, {findings[Result.WARN]} warnings"
-        lines += ["", f"{verdict}: {numbers} ({len(self.outcomes)} checks in {self.seconds:.0f} s)"]
+        numbers = f"{_count(findings[Result.FAIL], 'failure')}, {_count(findings[Result.WARN], 'warning')}"
+        checks = f"{len(self.outcomes)} checks: {_tally(self.outcomes)}; {self.seconds:.0f} s"
+        lines += [""] * (len(lines) > 1) + _wrapped(f"{verdict}: {numbers} ({checks})", 0, width)
         return "\n".join(lines)
 
 
@@ -86,35 +92,64 @@ def _check(outcome: Outcome) -> dict[str, object]:
     }
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _tally(outcomes: Sequence[Outcome]) -> str:
     counted = Counter(outcome.result for outcome in outcomes)
     words = {
-        Result.PASS: "passed",
         Result.FAIL: "failed",
         Result.WARN: "with warnings",
         Result.INFO: "with remarks",
+        Result.PASS: "passed",
         Result.NOT_APPLICABLE: "not applicable",
     }
+    return ", ".join(f"{counted[result]} {word}" for result, word in words.items() if counted[result])
+
+
+def _nothing_to_see(outcomes: Sequence[Outcome]) -> str:
+    """Return why a whole group could not be looked at, or ""; a tar's disk is missed by nobody."""
     reasons = {finding.detail for outcome in outcomes for finding in outcome.findings}
-    alone = counted[Result.NOT_APPLICABLE] == len(outcomes) and len(reasons) == 1
-    tally = ", ".join(f"{counted[result]} {word}" for result, word in words.items() if counted[result])
-    return f"{tally} ({reasons.pop()})" if alone else tally
+    if len(reasons) != 1 or any(outcome.result is not Result.NOT_APPLICABLE for outcome in outcomes):
+        return ""
+    reason = reasons.pop()
+    return "" if reason == NO_DISK else f" ({reason})"
 
 
-def _lines(outcomes: Sequence[Outcome], everything: bool) -> list[str]:
-    """Give a line a finding; checks that found the same share it."""
+def _told(outcomes: Sequence[Outcome], everything: bool, width: int | None) -> list[str]:
+    """Return the lines of a group: the title of a check, and below it what was found.
+
+    Checks that found the same share it.
+    """
     titles: dict[Finding, list[str]] = {}
     for outcome in outcomes:
         for finding in outcome.findings or (Finding(Result.PASS, ""),):
             repeated = finding.result is Result.PASS and outcome.result is not Result.PASS
             if finding.result in _SHOWN or (everything and not repeated):
                 titles.setdefault(finding, []).append(outcome.check.title)
-    lines = []
+    found: dict[tuple[str, ...], list[Finding]] = {}
     for finding, names in titles.items():
-        remedy = f" -> {finding.remedy}" if finding.remedy else ""
-        detail = f": {finding.detail}" if finding.detail else ""
-        lines.append(_printable(f"  {finding.result:<14}  {', '.join(names)}{detail}{remedy}"))
+        found.setdefault(tuple(names), []).append(finding)
+    lines: list[str] = []
+    for checks, findings in found.items():
+        of_all = worst(finding.result for finding in findings)
+        lines += _wrapped(f"{of_all}: {', '.join(checks)}", 2, width)
+        for finding in findings:
+            result = f"{finding.result}: " if finding.result is not of_all else ""
+            if finding.detail:
+                lines += _wrapped(f"{result}{finding.detail}", 6, width)
+            if finding.remedy:
+                lines += _wrapped(f"-> {finding.remedy}", 8, width)
     return lines
+
+
+def _wrapped(text: str, indent: int, width: int | None) -> list[str]:
+    line = " " * indent + _printable(text)
+    if width is None or len(line) < width:
+        return [line]
+    hang = " " * (indent + 2)
+    return textwrap.wrap(line, width - 1, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
 
 
 def _printable(text: str) -> str:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from amphora_mkimage.verify.subject import Subject
 
 
+#: Why a check of the disk has nothing to look at in a tar.
+NO_DISK = "a root filesystem for containers has none"
+
+
 class Result(StrEnum):
     """How a check ended, worst last (see :func:`worst`)."""
 

@@ -77,7 +77,7 @@ def ssh(subject: Subject) -> Iterator[Finding]:
     elif (wanted or (wanted is None and installed)) and not enabled:
         yield fail("sshd is installed, but not enabled", "systemctl enable ssh.service")
     elif not installed:
-        yield info("built without SSH")
+        yield info("built without SSH" if wanted is False else "there is no SSH server")
     else:
         yield passed(enabled[0])
 

@@ -80,6 +80,18 @@ def test_the_packages_of_the_manifest_are_those_that_dpkg_knows(built, tmp_path:
     assert sorted(done.stdout.splitlines()) == sorted(f"{p['name']} {p['version']} {p['arch']}" for p in packages)
 
 
+def test_what_json_says_of_a_build(built) -> None:
+    """One object on standard output, and nothing else."""
+    assert {key: built.report[key] for key in ("status", "warnings")} == {"status": 0, "warnings": []}
+    for image, path in zip(built.report["images"], (built.qcow2, built.tar), strict=True):
+        assert image["path"] == str(path)
+        assert image["format"] == path.suffix[1:]
+        assert image["bytes"] == path.stat().st_size
+        assert image["sha256"] == hashlib.file_digest(path.open("rb"), "sha256").hexdigest()
+        assert json.loads(Path(image["manifest"]).read_text())["image"]["sha256"] == image["sha256"]
+    assert built.report["images"][0]["virtual_size"] == 5 << 30
+
+
 def test_sums(built) -> None:
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=built.qcow2.parent, check=True)
 

@@ -233,9 +233,24 @@ def test_one_right_suffix(
 @pytest.mark.parametrize("said", settings.ARCHITECTURES)
 def test_architectures_are_called_as_dpkg_calls_them(said: str) -> None:
     made = make("-a", said)
-    assert made.arch == {"aarch64": "arm64", "ppc64le": "ppc64el"}.get(said, said)
+    assert made.arch == {"x86_64": "amd64", "aarch64": "arm64", "ppc64le": "ppc64el"}.get(said, said)
     assert made.kernel_package == made.base.kernels[made.arch]
     assert set(packages.wanted(made)) >= {*made.base.bootloader[made.arch], made.kernel_package}
+
+
+@pytest.mark.parametrize(
+    ("base", "said", "release"),
+    [
+        ("debian-minimal", "12", "bookworm"),
+        ("debian", "13", "trixie"),
+        ("ubuntu-minimal", "24.04", "noble"),
+        ("ubuntu", "26.04", "resolute"),
+        ("centos", "10", "10-stream"),
+        ("rocky", "10", "10"),
+    ],
+)
+def test_a_release_by_its_number(base: str, said: str, release: str) -> None:
+    assert make("-i", base, "-d", said).release == release
 
 
 def test_i386_is_built_of_the_last_release_that_has_a_kernel_for_it() -> None:
@@ -249,7 +264,7 @@ def test_i386_is_built_of_the_last_release_that_has_a_kernel_for_it() -> None:
 def test_architectures_that_a_base_does_not_have() -> None:
     with pytest.raises(BadValueError, match="ubuntu has no bootable system for i386") as caught:
         make("-i", "ubuntu-minimal", "-a", "i386")
-    assert caught.value.remedy == "accepted: amd64, armhf, arm64, aarch64, ppc64le"
+    assert caught.value.remedy == "accepted: amd64, x86_64, armhf, arm64, aarch64, ppc64le"
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -17,7 +17,7 @@ import pytest
 
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
-from amphora_mkimage.errors import BadValueError, MkimageError
+from amphora_mkimage.errors import BadValueError, DefectError, MkimageError
 from amphora_mkimage.guest import userns
 
 
@@ -31,12 +31,13 @@ def test_the_result_comes_back() -> None:
 
 def test_our_errors_come_back_as_they_were() -> None:
     def fail() -> None:
-        raise BadValueError("what", "remedy", tail=("a", "b"), log="/log")
+        raise BadValueError("what", "remedy", tail=("a", "b"), log="/log", trace="where")
 
     with pytest.raises(BadValueError) as caught:
         userns.run(fail)
     error = caught.value
-    assert (error.what, error.remedy, error.tail, error.log) == ("what", "remedy", ("a", "b"), "/log")
+    assert (error.what, error.remedy, error.tail) == ("what", "remedy", ("a", "b"))
+    assert (error.log, error.trace) == ("/log", "where")
 
 
 def test_a_failed_system_call_is_explained() -> None:
@@ -54,12 +55,35 @@ def test_a_killed_child_is_an_error() -> None:
 
 
 def test_a_defect_is_an_error_too(capfd: pytest.CaptureFixture[str]) -> None:
-    def defect() -> None:
-        raise ZeroDivisionError("a defect of ours")
+    """Its traceback is for the log, not for the terminal."""
 
-    with pytest.raises(MkimageError):
+    def defect() -> None:
+        raise ZeroDivisionError("of ours")
+
+    with pytest.raises(DefectError, match=r"ZeroDivisionError: of ours") as caught:
         userns.run(defect)
-    assert "a defect of ours" in capfd.readouterr().err
+    assert "in defect" in caught.value.trace
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", [lambda: None, SystemExit(3)], ids=["a value that cannot be sent", "an exit"])
+def test_the_caller_always_has_an_answer(value: object, capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> object:
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    with pytest.raises(DefectError):
+        userns.run(work)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_broken_pipe_inside_is_not_the_caller_s() -> None:
+    def work() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(MkimageError, match="Broken pipe"):
+        userns.run(work)
 
 
 def test_real_ids() -> None:

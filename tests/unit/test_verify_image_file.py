@@ -21,11 +21,13 @@ from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, ExitStatus, MkimageError
 from amphora_mkimage.verify import command, expectations, image_file, partition_table
 from amphora_mkimage.verify.partition_table import BIOS_BOOT, ESP
-from amphora_mkimage.verify.result import Result
+from amphora_mkimage.verify.report import Report
+from amphora_mkimage.verify.result import Check, Finding, Outcome, Result, fail, warn
 from amphora_mkimage.verify.tar_tree import TarTree
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 MIB = 1 << 20
+BOOT_RECORD = b"\x55\xaa".rjust(512, b"\0")
 
 
 @pytest.fixture
@@ -46,6 +48,9 @@ def test_formats_are_told_by_content(kind: str, qemu: str, tmp_path: Path, conso
     path = tmp_path / "image"
     options = ["-o", "subformat=fixed,force_size=on"] if kind == "vhd" else []
     qemu_img("create", "-f", qemu, *options, path, "64M")
+    if kind == "raw":
+        with path.open("r+b") as disk:
+            disk.write(BOOT_RECORD)
     image = image_file.identify(path, console)
     assert (image.format, image.virtual_size, image.refusal) == (kind, 64 * MIB, "")
 
@@ -378,9 +383,9 @@ def test_text_and_json(tmp_path: Path, console: Console, capsys: pytest.CaptureF
     text = report.text()
     assert "\x1b" not in text
     assert "SSH host keys" in text
-    assert "NOT a complete amphora: 1 failures" in text
-    assert "pass " not in text
-    assert "pass " in report.text(everything=True)
+    assert "NOT a complete amphora: 1 failure, 0 warnings" in text
+    assert "pass: " not in text
+    assert "pass: " in report.text(everything=True)
     document = json.loads(report.json())
     assert set(document) == {"image", "format", "virtual_size", "system", "checks", "summary"}
     assert document["summary"]["complete"] is False
@@ -388,6 +393,87 @@ def test_text_and_json(tmp_path: Path, console: Console, capsys: pytest.CaptureF
     assert {frozenset(check) for check in document["checks"]} == {
         frozenset({"id", "group", "title", "result", "detail", "findings"})
     }
+
+
+def a_report(*outcomes: Outcome) -> Report:
+    return Report(image_file.ImageFile(Path("x.qcow2"), "qcow2", 5 << 30, 1), outcomes, "Debian", 2.0)
+
+
+def test_a_title_stands_once_above_what_was_found() -> None:
+    packages = Check("a.b", "packages", "required packages", lambda _: ())
+    lines = a_report(
+        Outcome(packages, (fail("haproxy is missing", "install it"), fail("ipvsadm is missing"), warn("old"))),
+        Outcome(Check("a.c", "boot", "kernel", lambda _: ()), (Finding(Result.PASS, "fine"),)),
+    ).text()
+    assert lines.splitlines() == [
+        "x.qcow2: qcow2, 5 GiB, Debian",
+        "",
+        "packages: 1 failed",
+        "  fail: required packages",
+        "      haproxy is missing",
+        "        -> install it",
+        "      ipvsadm is missing",
+        "      warn: old",
+        "",
+        "NOT a complete amphora: 2 failures, 1 warning (2 checks: 1 failed, 1 passed; 2 s)",
+    ]
+
+
+def test_a_good_image_is_told_in_two_lines() -> None:
+    text = a_report(Outcome(Check("a.c", "boot", "kernel", lambda _: ()), (Finding(Result.PASS, "fine"),))).text()
+    assert text.splitlines() == [
+        "x.qcow2: qcow2, 5 GiB, Debian",
+        "a complete amphora: 0 failures, 0 warnings (1 checks: 1 passed; 2 s)",
+    ]
+
+
+def test_checks_that_found_the_same_share_it() -> None:
+    checks = [Check(f"a.{title}", "boot", title, lambda _: ()) for title in ("kernel", "initramfs")]
+    text = a_report(*(Outcome(check, (fail("no /boot"),)) for check in checks)).text()
+    assert "  fail: kernel, initramfs\n      no /boot\n" in text
+
+
+def test_findings_wrap_at_words_with_a_hanging_indent() -> None:
+    path = "/usr/" + "x" * 100
+    long = fail("word " * 30 + path, "do " * 30 + "it")
+    lines = a_report(Outcome(Check("a.b", "boot", "kernel", lambda _: ()), (long,))).text(width=60).splitlines()
+    assert [line for line in lines if len(line) >= 60] == [f"        {path}"]
+    assert sum(line.startswith("        word") for line in lines) >= 2
+    assert sum(line.startswith("          do") for line in lines) >= 1
+
+
+def test_nothing_is_claimed_of_an_image_that_others_built(tmp_path: Path, console: Console) -> None:
+    tree = amphora()
+    tree.remove("/usr/sbin/sshd")
+    tree.remove("/etc/systemd/system/multi-user.target.wants/ssh.service")
+    text = command.verify(tree.tar(tmp_path / "x.tar"), console).text()
+    assert "there is no SSH server" in text
+    assert "built without" not in text
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (5 << 30, "5 GiB"),
+        ((5 << 30) + 512, "5.00 GiB (5368709632 bytes)"),
+        (2 << 20, "2 MiB"),
+        (2362232012, "2.20 GiB (2362232012 bytes)"),
+        (512, "512 bytes"),
+    ],
+)
+def test_sizes_are_said_as_people_do(size: int, said: str) -> None:
+    assert image_file.human_size(size) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("junk.qcow2", "named .qcow2, but not one"), ("junk.RAW", "named .raw, but"), ("junk", "neither qcow2 nor vhd")],
+)
+def test_noise_is_not_an_image(name: str, why: str, tmp_path: Path, console: Console) -> None:
+    path = tmp_path / name
+    path.write_bytes(os.urandom(510) + b"xx" + os.urandom(2 * MIB - 512))
+    with pytest.raises(MkimageError, match=f"is not an image: {why}"):
+        command.verify(path, console)
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "5G", "2.5", "", "٣"])
