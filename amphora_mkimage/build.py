@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, failures, guardian, manifest
+from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, places, room
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -72,9 +72,11 @@ def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object
         namespaces.require(console)
         id_map = id_maps.plan()
         foreign.require(request.arch, id_map)
-    request.cache_dir.mkdir(parents=True, exist_ok=True)
-    request.working_dir.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        wanted = ((request.output.parent, "-o"), (request.working_dir, "-w"), (request.cache_dir, "-c"))
+        made = stack.enter_context(places.made(wanted))
+        memory_there = _memory(request, console, appliance=id_map is None)
+        room.require(request, on_disk=memory_there is None)
         outputs = {kind: Output(path) for kind, path in request.outputs.items()}
         for output in outputs.values():
             stack.callback(output.close)
@@ -83,20 +85,21 @@ def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object
         plan = _with_branch(plan, store, console)
         if plan.agent is not None and id_map is None:
             agent_install.prepare(plan.agent, request.arch, store, console, snapshot=False)
-        work = stack.enter_context(_working_directory(request.working_dir, id_map))
+        work = stack.enter_context(_working_directory(request.working_dir, id_map, made))
         place = Workplace(work, store, console)
         base = None
         if request.base.published:
             base = stack.enter_context(image.prepared(request, store, console, work))
-        if id_map is None:
-            result = ApplianceWorker(plan, place, targets, base).run()
-        else:
-            errand = stack.enter_context(contextlib.closing(Errand(plan.agent, request.arch, store, console)))
-            run = _Worker(plan, place, targets, base, errand).run
-            warned = len(console.warnings)
-            result = userns.run(run, id_map=id_map, on_end=place.remove, meanwhile=errand.run)
-            console.timings.update(result.timings)
-            console.warnings += result.warnings[warned:]
+        with memory.explained(in_tmpfs=memory_there is not None):
+            if id_map is None:
+                result = ApplianceWorker(plan, place, targets, base).run()
+            else:
+                errand = stack.enter_context(contextlib.closing(Errand(plan.agent, request.arch, store, console)))
+                run = _Worker(plan, place, targets, base, errand, memory_there).run
+                warned = len(console.warnings)
+                result = userns.run(run, id_map=id_map, on_end=place.remove, meanwhile=errand.run)
+                console.timings.update(result.timings)
+                console.warnings += result.warnings[warned:]
         with console.step("hash and publish"):
             return _publish(plan, guest, outputs, result, console)
 
@@ -135,12 +138,27 @@ def _with_branch(plan: Plan, store: Store, console: Console) -> Plan:
     return dataclasses.replace(plan, agent=agent, groups=groups)
 
 
+def _memory(request: Request, console: Console, *, appliance: bool) -> int | None:
+    """Return the bytes of memory that the build may work in; None: it works on disk."""
+    if appliance or not request.use_tmpfs:
+        return None
+    found = memory.available()
+    if found.enough:
+        return found.free
+    wanted = f"a build in memory takes {memory.TMPFS_BYTES >> 30} GiB"
+    console.note(f"working on disk, as with -f: {found}, {wanted}")
+    return None
+
+
 @contextlib.contextmanager
-def _working_directory(parent: Path, id_map: id_maps.IdMap | None) -> Iterator[Path]:
-    """Give a directory of our own; what others' ids own in it afterwards (-f, and the build was killed) goes too."""
+def _working_directory(parent: Path, id_map: id_maps.IdMap | None, made: places.Made) -> Iterator[Path]:
+    """Make a directory of our own; what others' ids own in it afterwards (-f, and the build was killed) goes too.
+
+    :param made: what goes as well when this process is killed
+    """
     work = Path(tempfile.mkdtemp(prefix=".amphora-mkimage-", dir=parent))
     try:
-        with guardian.guarded(work):
+        with guardian.guarded(work, made.remove):
             yield work
     finally:
         try:
@@ -158,18 +176,28 @@ class _Worker(Worker):
     """The build inside the namespace.
 
     :param errand: brings the agent's packages meanwhile
+    :param memory_there: bytes of memory to work in; None: on disk
     """
 
     def __init__(
-        self, plan: Plan, place: Workplace, targets: dict[str, int], start: image.BaseImage | None, errand: Errand
+        self,
+        plan: Plan,
+        place: Workplace,
+        targets: dict[str, int],
+        start: image.BaseImage | None,
+        errand: Errand,
+        memory_there: int | None,
     ) -> None:
         super().__init__(plan, place, targets, start)
         self.errand = errand
+        self.memory_there = memory_there
 
     def run(self) -> Result:
         """Do everything but publishing."""
-        if self.request.use_tmpfs:
-            self.place.mount_tmpfs()
+        with contextlib.nullcontext() if self.memory_there is None else self.place.tmpfs(self.memory_there):
+            return self._run()
+
+    def _run(self) -> Result:
         self.place.store.prepare()
         base = self._make_base()
         guest = NamespaceGuest(self.place.tree, self.console)

@@ -194,7 +194,7 @@ class Console:
         """Return the step that goes on, how long it has taken, and what it is doing."""
         innermost = self._steps[-1:]  # in one go: the ticker asks while others begin and end steps
         if not innermost:
-            return self._stamp()
+            return f"{self._stamp()} {self._doing}"
         title, begin = innermost[0]
         doing = f": {self._doing}" if self._doing else ""
         return f"{self._stamp()} {title} ({time.monotonic() - begin:.0f} s){doing}".replace("\t", " ")

@@ -12,7 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,10 +20,12 @@ _TRIES, _PAUSE_SECONDS = 100, 0.05
 
 
 @contextlib.contextmanager
-def guarded(directory: Path) -> Iterator[None]:
+def guarded(directory: Path, then: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Have a directory removed when this process ends inside the block, however it ends.
 
     At the end of the block nothing is removed: the caller does that, and knows what failed.
+
+    :param then: what else is to be done in that case
     """
     # Close-on-exec: the programs that this process starts do not hold the pipe open.
     reader, writer = os.pipe()
@@ -32,7 +34,7 @@ def guarded(directory: Path) -> Iterator[None]:
     try:
         child = os.fork()
         if child == 0:
-            _guard(directory, reader, writer)
+            _guard(directory, then, reader, writer)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(reader)
@@ -52,7 +54,7 @@ def temporary() -> Iterator[Path]:
         yield Path(name)
 
 
-def _guard(directory: Path, reader: int, writer: int) -> None:
+def _guard(directory: Path, then: Callable[[], None], reader: int, writer: int) -> None:
     """Wait for the end of the process or of the block; never returns."""
     try:
         os.setsid()
@@ -61,6 +63,7 @@ def _guard(directory: Path, reader: int, writer: int) -> None:
         os.close(writer)
         if os.read(reader, 1) == b"":
             remove(directory)
+            then()
     finally:
         os._exit(0)
 

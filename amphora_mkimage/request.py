@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,8 +134,8 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         size_gib=_size(values["size"], base),
         types=_types(values["types"]),
         output=_output(values["output"]),
-        cache_dir=_directory(values["cache_dir"]),
-        working_dir=_directory(values["working_dir"]),
+        cache_dir=_directory(values["cache_dir"], "-c"),
+        working_dir=_directory(values["working_dir"], "-w"),
         kernel_package=_kernel(values["kernel_package"], base, arch),
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
@@ -218,32 +219,34 @@ def _types(value: Value) -> tuple[str, ...]:
 
 
 def _output(value: Value) -> Path:
-    path = Path(str(value.value)).expanduser()
+    text = str(value.value)
+    if Path(text).name in ("", "..") or text.endswith("/"):
+        raise BadValueError(f"{value.origin}: {text!r} does not name a file")
+    path = _path(value)
     # Whatever was passed, the suffixes of the types go, so that each image gets exactly one, the right one.
     while path.suffix[1:] in settings.IMAGE_TYPES and path.stem:
         path = path.with_suffix("")
-    if path.name in ("", "..") or str(value.value).endswith("/"):
-        raise BadValueError(f"{value.origin}: {value.value!r} names no file")
-    parent = path.parent.resolve()
-    if not os.path.isdir(parent):  # noqa: PTH112 (Path.is_dir raises below a directory that may not be searched)
-        raise BadValueError(f"{value.origin}: the directory {parent} does not exist", f"mkdir -p {parent}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise BadValueError(f"{value.origin}: the directory {parent} is not writable")
-    return parent / path.name
+    return _writable(value, path.parent.resolve(), "-o") / path.name
 
 
-def _directory(value: Value) -> Path:
-    """Check that a directory can be written to, or made; it is made when the build starts."""
-    path = Path(str(value.value)).expanduser().absolute()
-    existing = next(place for place in (path, *path.parents) if os.path.exists(place))  # noqa: PTH110 (as above)
-    if not existing.is_dir():
-        raise BadValueError(f"{value.origin}: {existing} is not a directory", "name a directory")
+def _directory(value: Value, flag: str) -> Path:
+    return _writable(value, _path(value), flag)
+
+
+def _writable(value: Value, path: Path, flag: str) -> Path:
+    """Check that a directory is writable, or can be made; it is made when the build starts.
+
+    :param flag: the option that names another
+    """
+    existing = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    remedy = f"name another with {flag}"
+    if not os.path.isdir(existing):  # noqa: PTH112 (Path.is_dir raises below a directory that may not be searched)
+        raise BadValueError(f"{value.origin}: {existing} is not a directory", remedy)
     try:
         _try_to_write(path)
     except OSError as error:
         doing = "write to" if existing == path else "make"
-        what = f"{value.origin}: cannot {doing} {path}: {error.strerror}"
-        raise BadValueError(what, "name a directory that you may write to") from error
+        raise BadValueError(f"{value.origin}: cannot {doing} {path}: {error.strerror}", remedy) from error
     return path
 
 
@@ -264,6 +267,20 @@ def _try_to_write(directory: Path) -> None:
         for place in reversed(made):
             with contextlib.suppress(OSError):  # another program has put something there
                 place.rmdir()
+
+
+def _path(value: Value) -> Path:
+    """Return an absolute path; spaces and all that is not a control character may be in it."""
+    text = str(value.value)
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise BadValueError(f"{value.origin}: {text!r} has a control character in it", "name another file or directory")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        what = f"{value.origin}: there is no home directory for {text.partition('/')[0]}"
+        raise BadValueError(what, "name a directory by its whole path, or set HOME") from error
+    except FileNotFoundError as error:
+        raise BadValueError(f"{value.origin}: the current directory is gone", "change to one that exists") from error
 
 
 def _kernel(value: Value, base: Base, arch: str) -> str:
@@ -321,16 +338,16 @@ def _local_image(value: Value) -> str:
 def _keyring(value: Value) -> str:
     if not value.value:
         return ""
-    path = Path(str(value.value)).expanduser()
-    if not os.path.isfile(path) or re.search(r"[\s\[\],]", str(path)):  # noqa: PTH113 (as above)
-        raise BadValueError(f"{value.origin}: {path} is no keyring file")
+    path = _path(value)
+    if not os.path.isfile(path):  # noqa: PTH113 (as above)
+        raise BadValueError(f"{value.origin}: {path} is not a keyring file")
     return str(path.resolve())
 
 
 def _log_file(value: Value) -> Path | None:
     if not value.value:
         return None
-    path = Path(str(value.value)).expanduser().absolute()
+    path = _path(value)
     place = path if os.path.exists(path) else path.parent  # noqa: PTH110 (as above)
     if os.path.isdir(path) or not os.path.isdir(path.parent) or not os.access(place, os.W_OK):  # noqa: PTH112 (as above)
         raise BadValueError(f"{value.origin}: cannot write {path}")

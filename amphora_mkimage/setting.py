@@ -42,6 +42,7 @@ class Setting:
     :param flags: short and long option; empty for what only the environment can say
     :param variables: environment variables, first that is set wins
     :param metavar: what the help calls the value; "" makes the setting a switch
+    :param noun: what an error calls the setting when nobody said it ("the cache directory")
     :param default: value when nothing is said
     :param choices: accepted values, None for free text
     :param refused: values that are known, and refused later with a reason; offered nowhere
@@ -63,6 +64,7 @@ class Setting:
     secret: bool = False
     unused: bool = False
     later: str = ""
+    noun: str = ""
 
     @property
     def switch(self) -> bool:
@@ -72,15 +74,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Value:
-    """A setting's value and where it came from ("-s", "AMP_IMAGESIZE" or "default")."""
+    """A setting's value and where it came from.
+
+    :param origin: for messages: "-s", "AMP_IMAGESIZE", or where nobody said it, what names the setting and its default
+    :param said: the user said it
+    """
 
     value: object
     origin: str
-
-    @property
-    def said(self) -> bool:
-        """Whether the user said it."""
-        return self.origin != "default"
+    said: bool = True
 
 
 def find(setting: Setting, argument: object, environ: Mapping[str, str]) -> Value:
@@ -98,7 +100,14 @@ def find(setting: Setting, argument: object, environ: Mapping[str, str]) -> Valu
             continue
         value = _check(setting, text, variable.name)
         return Value(not value if variable.inverted else value, variable.name)
-    return Value(setting.default, "default")
+    return Value(setting.default, _unsaid(setting), said=False)
+
+
+def _unsaid(setting: Setting) -> str:
+    """Name a setting that nobody said, so that its user learns what to say: by its option, else by its variable."""
+    names = (*setting.flags, *(variable.name for variable in setting.variables))
+    said = f"{names[0]}, default {setting.default}" if names else "default"
+    return f"{setting.noun} ({said})" if setting.noun else said
 
 
 def _check(setting: Setting, given: object, origin: str) -> object:

@@ -53,6 +53,7 @@ SETTINGS: tuple[Setting, ...] = (
         _env("AMP_CACHEDIR"),
         "DIR",
         "~/.cache/image-create",
+        noun="the cache directory",
     ),
     Setting(
         "release",
@@ -118,6 +119,7 @@ SETTINGS: tuple[Setting, ...] = (
         _env("AMP_OUTPUTFILENAME"),
         "FILE",
         "amphora-x64-haproxy",
+        noun="the output",
     ),
     Setting(
         "agent_packages",
@@ -166,7 +168,15 @@ SETTINGS: tuple[Setting, ...] = (
         "TYPE[,TYPE]",
         "qcow2",
     ),
-    Setting("working_dir", "where the build works", ("-w", "--working-dir"), _env("AMP_WORKING_DIR"), "DIR", "."),
+    Setting(
+        "working_dir",
+        "where the build works",
+        ("-w", "--working-dir"),
+        _env("AMP_WORKING_DIR"),
+        "DIR",
+        ".",
+        noun="the working directory",
+    ),
     Setting("trace", "show every command as it runs", ("-x", "--trace"), (), default=False),
     Setting(
         "fips",

@@ -9,13 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage import guardian, process
+from amphora_mkimage import failures, guardian, process
 from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.guest import paths, userns
-
-#: Memory that a build in a tmpfs takes: the tree, the packages, the disk's written blocks; measured in docs/time.md.
-TMPFS_BYTES = 3 << 30
 
 _CACHE = "free some space where the cache is, or keep it elsewhere with -c"
 _WORK = "free some space, or work elsewhere with -w"
@@ -44,12 +42,23 @@ class Workplace:
         """Where no tree can be made: a plain tar of it, for an appliance."""
         return self.directory / "base.tar"
 
-    def mount_tmpfs(self) -> None:
-        """Work in memory from now on, if there is enough of it."""
-        if _available_memory() < TMPFS_BYTES:
-            self.console.note("not enough free memory to build in it: working on disk (as with -f)")
-            return
-        userns.mount("tmpfs", self.directory, "tmpfs", 0, "mode=755")
+    @contextlib.contextmanager
+    def tmpfs(self, size: int) -> Iterator[None]:
+        """Work in memory inside the block.
+
+        :param size: bytes that are there; without it the kernel would take half of the host's memory, there or not
+        :raises MkimageError: what failed in the block did because that memory is full
+        """
+        userns.mount("tmpfs", self.directory, "tmpfs", 0, f"mode=755,size={size}")
+        try:
+            yield
+        except (MkimageError, OSError) as error:
+            status = os.statvfs(self.directory)
+            if status.f_bavail > status.f_blocks >> 6:
+                raise
+            told = error if isinstance(error, MkimageError) else failures.explain(error)
+            what = f"the {size / (1 << 30):.1f} GiB of memory that are free are too little for this build: {told.what}"
+            raise MkimageError(what, "build on disk with -f", tail=told.tail) from error
 
     def pack(self, key: str, directory: str = "/", name: str = ".") -> None:
         """Keep a snapshot of the tree, or of a part of it, in the cache.
@@ -125,11 +134,3 @@ class Workplace:
         with contextlib.suppress(OSError):
             userns.unmount(self.directory)
         guardian.remove(self.directory)
-
-
-def _available_memory() -> int:
-    """Bytes of memory that can be had without swapping (proc(5), MemAvailable)."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -26,7 +26,7 @@ _amphora_mkimage() {
         *' -a'|*' --arch') _amphora_mkimage_words "amd64 x86_64 i386 armhf arm64 aarch64 ppc64le" "$word" ""; return ;;
         *' -b'|*' --backend') _amphora_mkimage_words "haproxy" "$word" ""; return ;;
         *' -c'|*' --cache-dir') _amphora_mkimage_files -d "$word"; return ;;
-        *' -d'|*' --release') _amphora_mkimage_words "noble resolute bookworm trixie forky 44 45 10-stream 10" "$word" ""; return ;;
+        *' -d'|*' --release') _amphora_mkimage_words "noble resolute bookworm trixie 44 45 10-stream 10" "$word" ""; return ;;
         *' -g'|*' --agent-ref') :; return ;;
         *' -i'|*' --base-os') _amphora_mkimage_words "ubuntu ubuntu-minimal debian debian-minimal fedora centos rocky rhel" "$word" ""; return ;;
         *' -k'|*' --kernel') :; return ;;

@@ -23,6 +23,7 @@ from io import FileIO
 from pathlib import Path
 
 from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.fetch import store
 from amphora_mkimage.fetch.checksums import Digest, digest_of
 
 #: A partial that nobody went on with for so long is of an image that nobody wants any more.
@@ -38,7 +39,7 @@ class Images:
     """
 
     def __init__(self, directory: Path, on_damage: Callable[[str], None]) -> None:
-        self.root = directory / "amphora-mkimage" / "images"
+        self.root = directory / store.DIRECTORY / "images"
         self._on_damage = on_damage
 
     def prepare(self) -> None:

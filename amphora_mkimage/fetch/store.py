@@ -31,6 +31,8 @@ from typing import BinaryIO
 from amphora_mkimage import __version__
 from amphora_mkimage.errors import MkimageError
 
+#: In the cache directory, which others may use as well.
+DIRECTORY = "amphora-mkimage"
 _COPY_BYTES = 1 << 20
 #: A temporary file this old has no writer any more.
 _STALE_SECONDS = 24 * 3600
@@ -44,7 +46,7 @@ class Store:
     """
 
     def __init__(self, directory: Path, on_damage: Callable[[str], None]) -> None:
-        self.root = directory / "amphora-mkimage"
+        self.root = directory / DIRECTORY
         self.debs = self.root / "debs"
         self.bases = self.root / "bases"
         self.wheels = self.root / "wheels"

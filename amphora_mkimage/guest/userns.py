@@ -39,6 +39,8 @@ MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 0x1, 0x20, 0x1
 SEE_CHECK = "run `amphora-mkimage check`"
 #: How long a namespace may take to remove its working tree before it is killed.
 _GRACE_SECONDS = 20.0
+#: Added to the badness of what runs inside, in thousandths of the memory that is allowed.
+_OOM_SCORE = 500
 
 _libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
 T = TypeVar("T")
@@ -115,6 +117,10 @@ def _outer_child(function: Callable[[], object], on_end: Callable[[], None], go:
     """Enter the namespaces, fork process 1 and wait for it; never returns."""
     status = 1
     try:
+        # Whoever waits for us outside shall be there to tell what happened. Now: in a user namespace, the file is
+        # another's (proc_pid_oom_score_adj(5); proc(5) on processes that are not "dumpable").
+        with contextlib.suppress(OSError):
+            _first_to_be_killed()
         os.setsid()  # a terminal's Ctrl-C goes to the caller alone, which then ends us in an orderly way
         _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
         os.write(ready, b"r")
@@ -169,6 +175,12 @@ def _settle() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     mount("none", Path("/"), "", MS_REC | MS_PRIVATE)
+
+
+def _first_to_be_killed() -> None:
+    """Have the kernel choose this process and its children before its caller when memory runs out."""
+    file = Path("/proc/self/oom_score_adj")
+    file.write_text(str(min(1000, int(file.read_text(encoding="ascii")) + _OOM_SCORE)), encoding="ascii")
 
 
 def _answer(function: Callable[[], object]) -> bytes:

@@ -103,12 +103,13 @@ exit $status
 @pytest.mark.parametrize(
     ("small", "mib", "arguments", "cached"),
     [
-        ("output", 50, (), True),
-        ("output", 50, ("-t", "tar"), True),
+        ("output", 50, (), True),  # refused before any work, as is the next but two
+        ("output", 160, (), True),
+        ("output", 350, ("-t", "tar"), True),
         ("work", 100, ("-f",), True),
         ("work", 700, ("-f",), True),
         ("cache", 60, (), False),
-        pytest.param("work", 250, ("-f",), False, marks=pytest.mark.slow),
+        pytest.param("work", 640, ("-f",), False, marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk(

@@ -155,8 +155,9 @@ def test_an_image_that_is_not_what_it_should_be(
     done = run_cli(*arguments, env=environment)
     assert done.returncode == status, done.stderr
     assert words in done.stderr
-    assert "appliance (" not in done.stderr
-    assert list(output.iterdir()) == list(work.iterdir()) == []
+    assert "Starting the appliance" not in done.stderr
+    assert list(output.iterdir()) == []
+    assert not work.exists()
 
 
 @pytest.mark.parametrize(
@@ -175,5 +176,5 @@ def test_an_image_of_red_hats_family_is_looked_at_before_there_is_an_appliance(
     done = run_cli("--guest", "appliance", "-i", "fedora", "-d", "44", "--no-agent", *where, env=environment)
     assert done.returncode == status, done.stderr
     assert words in done.stderr
-    assert "appliance (" not in done.stderr
-    assert list((tmp_path / "w").iterdir()) == []
+    assert "Starting the appliance" not in done.stderr
+    assert not (tmp_path / "w").exists()

@@ -323,23 +323,6 @@ def test_every_step_of_a_build_is_tried_here(console: Console) -> None:
 # --- resources and guests ----------------------------------------------------------------------------------------
 
 
-def test_limits_of_control_groups_count_on_every_level(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    for name, text in (
-        ("a/b/memory.max", "max"),
-        ("a/memory.max", "1073741824"),
-        ("memory/x/memory.limit_in_bytes", "7"),
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    membership.write_text("0::/a/b\n")
-    assert list(resources.memory_limits(membership, tmp_path)) == [1 << 30]
-    membership.write_text("5:cpuset:/x\n4:cpu,memory:/x/of/the/host\n")
-    assert list(resources.memory_limits(membership, tmp_path)) == [7]
-    membership.write_text("0::/elsewhere\n")
-    assert list(resources.memory_limits(membership, tmp_path)) == []
-
-
 def test_a_filesystem_without_unnamed_files_is_a_limit(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/proc")
     assert resources.unnamed_files(console).result == Result.LIMITED

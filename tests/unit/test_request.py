@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,17 @@ BAD = [
     (["-s", "٣"], {}, "-s"),
     (["-s", "5G"], {}, "-s"),
     ([], {"AMP_IMAGESIZE": "huge"}, "AMP_IMAGESIZE"),
-    (["-o", "/no/such/directory/a"], {}, "-o"),
     (["-o", "directory/"], {}, "-o"),
     (["-o", "."], {}, "-o"),
     (["-o", ".."], {}, "-o"),
     (["-o", "/dev/null/a"], {}, "-o"),
+    (["-o", "/dev/null/x/a"], {}, "-o"),
+    (["-o", "a\nb"], {}, "-o"),
     (["-c", "/dev/null"], {}, "-c"),
     (["-w", "/dev/null/x"], {}, "-w"),
+    (["-w", "a\tb"], {}, "-w"),
+    (["-c", "~nobody-of-that-name/cache"], {}, "-c"),
+    ([], {"AMP_CACHEDIR": "~nobody-of-that-name/cache"}, "AMP_CACHEDIR"),
     (["-l", "/no/such/directory/log"], {}, "-l"),
     (["-l", "/"], {}, "-l"),
     (["-k", "Linux Kernel"], {}, "-k"),
@@ -187,6 +192,54 @@ def test_places_that_an_ordinary_user_may_not_use(
     assert done.returncode == ExitStatus.BAD_VALUE, done.stderr
     assert named in done.stderr
     assert "Traceback" not in done.stderr
+
+
+_NAMELESS = 54321
+
+
+def _as_nobody(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user whom no file names, as containers are run with ``-u``."""
+    return subprocess.run(
+        [PYTHON, "-m", "amphora_mkimage", "-i", "debian-minimal", "-w", "/tmp", "-o", "/tmp/never-written", *argv],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(public_root()), **environ},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        user=_NAMELESS,
+        group=_NAMELESS,
+        extra_groups=[],
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+@pytest.mark.parametrize("environ", [{}, {"HOME": "/"}, {"HOME": "/nonexistent"}])
+def test_a_home_that_cannot_be_used_names_the_option(environ: dict[str, str]) -> None:
+    done = _as_nobody(**environ)
+    assert done.returncode == ExitStatus.BAD_VALUE, done.stderr
+    assert "error: the cache directory (-c, default ~/.cache/image-create): " in done.stderr
+    assert "what to do: name " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
+def test_no_home_is_needed_where_the_cache_is_named() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chown(directory, _NAMELESS, _NAMELESS)
+        done = _as_nobody("-c", directory, "--guest", "namespace", BASE_OS_MIRROR="http://127.0.0.1:9/debian")
+        assert done.returncode == ExitStatus.HOST, done.stderr
+        assert f"user id {_NAMELESS} has no name" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_current_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(BadValueError, match="the current directory is gone"):
+        make()
+    make("-w", "/tmp", "-o", "/tmp/a")
 
 
 def test_unused_is_accepted_and_said() -> None:

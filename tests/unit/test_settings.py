@@ -30,7 +30,8 @@ SPECIFIED = {
 def test_defaults_are_those_of_the_specification() -> None:
     values = resolve()
     assert {name: values[name].value for name in SPECIFIED} == SPECIFIED
-    assert {value.origin for value in values.values()} == {"default"}
+    assert not any(value.said for value in values.values())
+    assert values["cache_dir"].origin == "the cache directory (-c, default ~/.cache/image-create)"
 
 
 def test_every_flag_of_diskimage_create_and_a_long_option_for_each() -> None:

@@ -86,6 +86,13 @@ def test_a_broken_pipe_inside_is_not_the_caller_s() -> None:
         userns.run(work)
 
 
+def test_the_kernel_kills_what_is_inside_first() -> None:
+    here = int(Path("/proc/self/oom_score_adj").read_text())
+    inside = userns.run(lambda: int(Path("/proc/self/oom_score_adj").read_text()))
+    assert inside == min(1000, here + 500)
+    assert int(Path("/proc/self/oom_score_adj").read_text()) == here
+
+
 def test_real_ids() -> None:
     """Files of other owners can be made, which a map of one id does not allow."""
 

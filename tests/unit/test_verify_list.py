@@ -274,7 +274,7 @@ def test_the_clauses_of_a_disk_hold_for_a_complete_amphora(tmp_path: Path) -> No
     ("identifier", "result", "words", "expected", "size", "free"),
     [
         ("image.size", FAIL, "expected 2 GiB", Expectations(virtual_size=2 * GIB), 3 * GIB, GIB),
-        ("image.size", WARN, "no whole number", Expectations(), 3 * GIB - 512, GIB),
+        ("image.size", WARN, "not a whole number", Expectations(), 3 * GIB - 512, GIB),
         ("image.size", PASS, "2 GiB", Expectations(virtual_size=2 * GIB), 2 * GIB, GIB),
         ("disk.space", WARN, "100 MiB free", Expectations(), 2 * GIB, 100 << 20),
         ("disk.space", PASS, "1024 MiB free", Expectations(), 2 * GIB, GIB),
