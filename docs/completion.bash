@@ -5,7 +5,7 @@ _amphora_mkimage() {
     case ${COMP_WORDS[1]} in
         check) options="-h --help --json --launch" ;;
         verify) options="-h --help --manifest --size --root-password --json --all" ;;
-        boot) options="-h --help --arch --uefi --haproxy-config --timeout --memory --json --console" ;;
+        boot) options="-h --help --arch --uefi --haproxy-config --network --timeout --memory --json --console" ;;
         *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages --no-agent -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --insecure --guest -v --version" ;;
     esac
     COMPREPLY=()
@@ -17,6 +17,7 @@ _amphora_mkimage() {
         *' --guest') mapfile -t COMPREPLY < <(compgen -W "auto namespace appliance" -- "$word") && return ;;
         verify' --root-password') mapfile -t COMPREPLY < <(compgen -W "set locked any" -- "$word") && return ;;
         boot' --arch') mapfile -t COMPREPLY < <(compgen -W "amd64 i386 armhf arm64 aarch64 ppc64le" -- "$word") && return ;;
+        boot' --network') mapfile -t COMPREPLY < <(compgen -W "user static dhcp slaac stateful dual" -- "$word") && return ;;
     esac
     if [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
