@@ -11,7 +11,7 @@ _amphora_mkimage() {
     case ${COMP_WORDS[1]} in
         check) options="-h --help --json --launch" operand= ;;
         verify) options="-h --help --manifest --size --root-password --json --all" operand=yes ;;
-        boot) options="-h --help --arch --uefi --haproxy-config --timeout --memory --json --console" operand=yes ;;
+        boot) options="-h --help --arch --uefi --haproxy-config --network --timeout --memory --json --console" operand=yes ;;
         *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages --no-agent -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --json --insecure --guest -v --version" operand= ;;
     esac
     COMPREPLY=()
@@ -21,6 +21,7 @@ _amphora_mkimage() {
         verify' --root-password') _amphora_mkimage_words "set locked any" "$word" ""; return ;;
         boot' --arch') _amphora_mkimage_words "amd64 x86_64 i386 armhf arm64 aarch64 ppc64le" "$word" ""; return ;;
         boot' --haproxy-config') _amphora_mkimage_files -f "$word"; return ;;
+        boot' --network') _amphora_mkimage_words "user static dhcp slaac stateful dual" "$word" ""; return ;;
         boot' --timeout') :; return ;;
         boot' --memory') :; return ;;
         *' -a'|*' --arch') _amphora_mkimage_words "amd64 x86_64 i386 armhf arm64 aarch64 ppc64le" "$word" ""; return ;;

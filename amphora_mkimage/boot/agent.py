@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amphora_mkimage.boot.config_drive import FILES
-from amphora_mkimage.boot.heartbeat import MANAGER
 from amphora_mkimage.boot.heartbeat import PORT as HEARTBEAT_PORT
+from amphora_mkimage.boot.management import Management
 from amphora_mkimage.console import Console
 from amphora_mkimage.process import run
 
@@ -37,12 +37,13 @@ class Identity:
     directory: Path
     heartbeat_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
-    def files(self) -> dict[str, str]:
+    def files(self, network: Management) -> dict[str, str]:
         """Make what the config drive carries: the agent's configuration, its certificate, the CA of its clients."""
         template = string.Template((FILES / "amphora-agent.conf").read_text(encoding="utf-8"))
         values = {"amphora_id": str(self.amphora_id), "heartbeat_key": self.heartbeat_key}
+        managers = ", ".join(f"{address}:{HEARTBEAT_PORT}" for address in network.controllers.values())
         return {
-            CONFIG: template.substitute(values, health_managers=f"{MANAGER}:{HEARTBEAT_PORT}"),
+            CONFIG: template.substitute(values, health_managers=managers),
             SERVER: self._text("server.pem") + self._text("server.key"),
             CLIENT_CA: self._text("client_ca.pem"),
         }

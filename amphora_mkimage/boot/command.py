@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage import accelerator, settings, streams
+from amphora_mkimage import accelerator, guardian, settings, streams
 from amphora_mkimage.architecture import ALIASES
-from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, hardware, verdict
+from amphora_mkimage.boot import agent, config_drive, firmware, haproxy, hardware, router, verdict
 from amphora_mkimage.boot.hardware import HARDWARE, Hardware
 from amphora_mkimage.boot.machine import Drawing, Machine, image_architecture, image_format
+from amphora_mkimage.boot.management import NETWORKS, Kind, Management
 from amphora_mkimage.boot.session import Control, Session, be_the_controller
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import ExitStatus
@@ -47,6 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " every address (default: a frontend on port 80 with a fixed answer, and only where there is no amphora agent)",
     )
     parser.add_argument(
+        "--network",
+        choices=[kind.value for kind in Kind],
+        default=Kind.USER.value,
+        help="management network of the guest. user: DHCP of qemu's user network, controller in the same network. The"
+        " others stand behind a router, with MTU 1450: static addresses (IPv4 and IPv6), dhcp (IPv4), slaac (IPv6),"
+        " stateful (DHCPv6), dual (dhcp and slaac) (default: user)",
+    )
+    parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_positive,
@@ -75,48 +85,78 @@ def run(arguments: argparse.Namespace, console: Console, control: Control = be_t
     :param control: what is done with an amphora agent that answers
     :raises MkimageError: bad value, or this host cannot do it
     """
+    network = NETWORKS[Kind(arguments.network)]
     config = haproxy.read_config(arguments.haproxy_config)
-    http_port = haproxy.http_port(config)
+    http_port = haproxy.http_port(config, network.addresses)
     found = image_format(arguments.image, console)
-    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-boot-") as name:
-        directory = Path(name)
-        machine_kind = _hardware(arguments, found, directory, console)
-        kind = machine_kind.firmware_kind(uefi=arguments.uefi)
-        uefi = firmware.find(hardware=machine_kind) if kind == "uefi" else None
-        chosen = accelerator.choose(console) if machine_kind.native else hardware.foreign(machine_kind)
-        console.note(f"booting {arguments.image} ({verdict.FIRMWARE[kind]}); {chosen}")
-        identity = agent.make_identity(directory, console)
-        drive = directory / "config.iso"
-        files = {config_drive.HAPROXY_CONFIG: config, **identity.files()}
-        if arguments.haproxy_config != haproxy.DEFAULT_CONFIG:
-            files[config_drive.OWN_CONFIG] = ""
-        config_drive.write(drive, identity.amphora_id, files, console)
-        drawing = Drawing(
-            image=arguments.image,
-            image_format=found,
-            drive=drive,
-            directory=directory,
-            accelerator=machine_kind.accelerator_arguments(chosen),
-            memory=arguments.memory,
-            firmware=uefi,
-            http_port=http_port,
-            hardware=machine_kind,
-        )
-        machine = Machine(drawing, console)
-        try:
-            outcome = Session(machine, arguments.timeout, console, stream=arguments.console).observe(identity, control)
-        finally:
-            machine.kill()
-        result = verdict.Verdict(
-            image=arguments.image,
-            image_format=found,
-            firmware=kind,
-            accelerator="kvm" if chosen.kvm else "tcg",
-            timeout=arguments.timeout,
-            outcome=outcome,
-            expected=verdict.expected_answer(arguments.haproxy_config),
-        )
-        return _finish(result, drawing.console, as_json=arguments.json)
+
+    def boot(link: router.Link | None) -> ExitStatus:
+        with guardian.temporary() as directory:
+            return _boot(arguments, Plan(found, network, config, http_port, directory, link), console, control)
+
+    return router.behind(network, sorted({http_port, agent.PORT}), boot) if network.routed else boot(None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found out before a boot.
+
+    :param image_format: one of :data:`amphora_mkimage.boot.machine.FORMATS`
+    :param config: haproxy's, and the port on which it answers
+    :param directory: for files of this boot
+    :param link: None where there is no router
+    """
+
+    image_format: str
+    network: Management
+    config: str
+    http_port: int
+    directory: Path
+    link: router.Link | None
+
+
+def _boot(arguments: argparse.Namespace, plan: Plan, console: Console, control: Control) -> ExitStatus:
+    directory, network = plan.directory, plan.network
+    machine_kind = _hardware(arguments, plan.image_format, directory, console)
+    kind = machine_kind.firmware_kind(uefi=arguments.uefi)
+    uefi = firmware.find(hardware=machine_kind) if kind == "uefi" else None
+    chosen = accelerator.choose(console) if machine_kind.native else hardware.foreign(machine_kind)
+    console.note(f"booting {arguments.image} ({verdict.FIRMWARE[kind]}); {chosen}")
+    identity = agent.make_identity(directory, console)
+    drive = directory / "config.iso"
+    files = {config_drive.HAPROXY_CONFIG: plan.config, **identity.files(network)}
+    if arguments.haproxy_config != haproxy.DEFAULT_CONFIG:
+        files[config_drive.OWN_CONFIG] = ""
+    config_drive.write(drive, identity.amphora_id, files, network, console)
+    drawing = Drawing(
+        image=arguments.image,
+        image_format=plan.image_format,
+        drive=drive,
+        directory=directory,
+        accelerator=machine_kind.accelerator_arguments(chosen),
+        memory=arguments.memory,
+        firmware=uefi,
+        http_port=plan.http_port,
+        hardware=machine_kind,
+        link=plan.link,
+    )
+    machine = Machine(drawing, console)
+    try:
+        session = Session(machine, network, arguments.timeout, console, stream=arguments.console)
+        outcome = session.observe(identity, control)
+    finally:
+        machine.kill()
+    result = verdict.Verdict(
+        image=arguments.image,
+        image_format=plan.image_format,
+        firmware=kind,
+        accelerator="kvm" if chosen.kvm else "tcg",
+        timeout=arguments.timeout,
+        outcome=outcome,
+        expected=verdict.expected_answer(arguments.haproxy_config),
+        network=network,
+    )
+    return _finish(result, drawing.console, as_json=arguments.json)
 
 
 def _hardware(arguments: argparse.Namespace, image_format: str, directory: Path, console: Console) -> Hardware:

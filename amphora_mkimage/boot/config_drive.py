@@ -15,15 +15,12 @@ from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from pathlib import Path
 
+from amphora_mkimage.boot.management import Management
 from amphora_mkimage.console import Console
 from amphora_mkimage.process import run
 
 LABEL = "config-2"
 FILES = Path(__file__).with_name("files")
-#: The MAC address of the only interface; network_data refers to it.
-MAC = "52:54:00:12:34:56"
-#: What the DHCP server of qemu's user network hands out.
-ADDRESS = "10.0.2.15"
 #: Where files/reporter.py expects haproxy's configuration.
 HAPROXY_CONFIG = "/etc/haproxy/amphora-mkimage-boot.cfg"
 #: Tells the reporter to try that configuration although the image has an agent, which starts haproxy itself.
@@ -37,13 +34,14 @@ runcmd:
 """
 
 
-def write(path: Path, amphora_id: uuid.UUID, files: Mapping[str, str], console: Console) -> None:
+def write(path: Path, amphora_id: uuid.UUID, files: Mapping[str, str], network: Management, console: Console) -> None:
     """Make the config drive.
 
     :param path: the ISO image to make
     :param amphora_id: identifier of the instance
     :param files: text of the files to be put into the guest, by absolute path ("personality"; cloud-init writes them in
         its local stage with mode 0660, as it does with what Octavia sends)
+    :param network: that the guest is in
     :raises HostError: xorriso is not installed
     """
     tree = path.with_suffix(".d")
@@ -56,7 +54,7 @@ def write(path: Path, amphora_id: uuid.UUID, files: Mapping[str, str], console: 
         entries.append({"path": name, "content_path": f"/content/{number:04}"})
     meta_data = {"uuid": str(amphora_id), "name": "amphora", "hostname": "amphora", "files": entries}
     (latest / "meta_data.json").write_text(json.dumps(meta_data))
-    (latest / "network_data.json").write_text(json.dumps(network_data()))
+    (latest / "network_data.json").write_text(json.dumps(network.network_data()))
     (latest / "user_data").write_text(user_data())
     # The options are those with which Nova calls mkisofs (nova/virt/configdrive.py).
     options = ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", LABEL]
@@ -66,17 +64,6 @@ def write(path: Path, amphora_id: uuid.UUID, files: Mapping[str, str], console: 
         what="cannot make the config drive",
         remedy="install the package xorriso",
     )
-
-
-def network_data() -> dict[str, object]:
-    """Describe the network as Nova does for a port on IPv4 with DHCP, which Octavia's management network usually is.
-
-    It must not be left out: without it cloud-init falls back on DHCP for IPv4 *and* IPv6, and ifupdown then waits for
-    ``dhclient -6``, which without ``-1`` goes on for ever on a network without DHCPv6.
-    """
-    link = {"id": "tap0", "vif_id": "vif0", "type": "ovs", "mtu": 1500, "ethernet_mac_address": MAC}
-    network = {"id": "network0", "type": "ipv4_dhcp", "link": "tap0", "network_id": str(uuid.UUID(int=0))}
-    return {"links": [link], "networks": [network], "services": []}
 
 
 def user_data() -> str:

@@ -12,14 +12,14 @@ import ssl
 import string
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from amphora_mkimage.boot import haproxy, vip
 from amphora_mkimage.boot.api import PREFIX, AgentError, Client
 from amphora_mkimage.boot.config_drive import FILES
-from amphora_mkimage.boot.heartbeat import Capture, Heartbeat, unwrap
+from amphora_mkimage.boot.heartbeat import Heartbeat, Heartbeats, unwrap
 from amphora_mkimage.errors import MkimageError
 
 #: What the response header says before and after the reload.
@@ -88,9 +88,18 @@ class Controller:
     :param client: of its agent
     :param heartbeats: of its management network
     :param announce: called with the name of each step when it begins
+    :param also: clients of the same agent at its other addresses
     """
 
-    def __init__(self, client: Client, heartbeats: Capture, host: Host, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        heartbeats: Heartbeats,
+        host: Host,
+        announce: Callable[[str], None],
+        also: Sequence[Client] = (),
+    ) -> None:
+        self.also = also
         self.client, self.heartbeats, self.host, self.announce = client, heartbeats, host, announce
         self.steps: list[Step] = []
         self.network = vip.Network()
@@ -101,6 +110,7 @@ class Controller:
         """Do all steps, or all up to the first that fails."""
         for name, work in (
             ("info", self._info),
+            *([("other addresses", self._others)] if self.also else []),
             ("details", self._details),
             ("refuse strangers", self._strangers),
             ("plug VIP", self._plug),
@@ -134,6 +144,11 @@ class Controller:
         if len(versions) < 3:
             raise AgentError(f"/info lacks versions: {info}")
         return ", ".join(versions)
+
+    def _others(self) -> str:
+        """Ask the agent at its other addresses."""
+        versions = [self.host.in_background(client.version) for client in self.also]
+        return f"API {', '.join(versions)}"
 
     def _details(self) -> str:
         details = self._call("GET", "/details")
@@ -221,9 +236,12 @@ class Controller:
                     raise ValueError("a heartbeat comes from another amphora")
                 seen += 1
                 found = heartbeat if healthy(heartbeat) else found
-            return found is not None
+            return found is not None and not self.heartbeats.silent()
 
-        if not self.host.follow(arrived, PATIENCE_SECONDS) or found is None:
+        self.host.follow(arrived, PATIENCE_SECONDS)
+        if silent := self.heartbeats.silent():
+            raise AgentError(f"no heartbeat reached {' and '.join(silent)}; {seen} came elsewhere")
+        if found is None:
             raise AgentError(f"{seen} heartbeats came, none of which says that listener and member are up")
         return f"number {found.sequence}: listener OPEN, member UP; HMAC of {seen} right"
 

@@ -16,8 +16,8 @@ DEFAULT_CONFIG = FILES / "haproxy.cfg"
 #: What the default configuration answers.
 DEFAULT_ANSWER = b"amphora-mkimage: haproxy answers"
 
-#: Addresses on which a connection through qemu's user network arrives (10.0.2.15 is what its DHCP server hands out).
-_REACHABLE = ("", "*", "0.0.0.0", "::", "[::]", "10.0.2.15")  # noqa: S104 (compared with, not bound to)
+#: Addresses that stand for all of a family. Those of IPv6 take IPv4 too, unless they are told not to.
+_ANY = {4: ("", "*", "0.0.0.0"), 6: ("::", "[::]")}  # noqa: S104 (compared with, not bound to)
 _ADDRESS = re.compile(r"(?:ipv[46]@)?(?P<host>.*):(?P<port>\d+)(?:-\d+)?")
 _SECTIONS = ("global", "defaults", "frontend", "backend", "listen")
 
@@ -47,9 +47,10 @@ def read_config(path: Path) -> str:
         raise BadValueError(f"--haproxy-config {path}: {error}", "name a readable configuration of haproxy") from error
 
 
-def http_port(config: str) -> int:
+def http_port(config: str, guest: Mapping[int, str]) -> int:
     """Find the first port on which a configuration listens for plain HTTP where this host can reach it.
 
+    :param guest: the guest's addresses by IP version; the first is where it is asked
     :raises BadValueError: there is none
     """
     for words in _binds(config):
@@ -58,12 +59,20 @@ def http_port(config: str) -> int:
         for address in words[1].split(","):
             match = _ADDRESS.fullmatch(address)
             v6only = "v6only" in words[2:] or address.startswith("ipv6@")
-            if match and match["host"] in _REACHABLE and not (v6only and ":" in match["host"]):
+            if match and match["host"] in _reachable(guest, v6only=v6only):
                 return int(match["port"])
     raise BadValueError(
         "--haproxy-config: no frontend listens for plain HTTP on an address that this host can reach",
         "add a frontend with `bind *:80`",
     )
+
+
+def _reachable(guest: Mapping[int, str], *, v6only: bool) -> tuple[str, ...]:
+    """Return what may stand before the port so that a connection to the guest's first address arrives."""
+    version, address = next(iter(guest.items()))
+    if version == 6:
+        return (*_ANY[6], address, f"[{address}]")
+    return (*_ANY[4], address, *(() if v6only else _ANY[6]))
 
 
 def _binds(config: str) -> Iterator[list[str]]:

@@ -1,24 +1,29 @@
-"""Heartbeats of the amphora agent, read from the wire.
+"""Heartbeats of the amphora agent, read from the wire or from the controller's own sockets.
 
 qemu writes every frame of the management network to a file (``-object filter-dump``; libpcap's format,
-draft-ietf-opsawg-pcap). So the guest needs no way to this host to be heard: the network drops what it sends, after it
-was written down.
+draft-ietf-opsawg-pcap). So in qemu's user network the guest needs no way to this host to be heard: the network drops
+what it sends, after it was written down. Behind a router (:mod:`amphora_mkimage.boot.router`) they have to arrive.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
 import json
+import socket
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-#: The health manager's address, qemu's side of the management network, and Octavia's port for it.
-MANAGER, PORT = "10.0.2.2", 5555
+#: Octavia's port of the health manager.
+PORT = 5555
+#: The largest datagram.
+_DATAGRAM = 65536
 
 _FILE_HEADER, _RECORD_HEADER = struct.Struct("=IHHiIII"), struct.Struct("=IIII")
 _MAGIC = 0xA1B2C3D4
@@ -66,14 +71,50 @@ def unwrap(envelope: bytes, key: str) -> Heartbeat:
         raise ValueError(f"a heartbeat cannot be read: {error!r}") from error
 
 
+class Heartbeats(Protocol):
+    """Where heartbeats come in."""
+
+    def datagrams(self) -> list[bytes]:
+        """Return what came since the last call."""
+
+    def silent(self) -> list[str]:
+        """Return the controller's addresses to which nothing came yet, each of which has to be reached."""
+
+
+class Received:
+    """Reads what arrives at the controller.
+
+    :param sockets: by their address
+    """
+
+    def __init__(self, sockets: Mapping[str, socket.socket]) -> None:
+        self.sockets = sockets
+        self._heard: set[str] = set()
+
+    def datagrams(self) -> list[bytes]:
+        """Return the datagrams that came since the last call."""
+        found = []
+        for address, endpoint in self.sockets.items():
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    found.append(endpoint.recv(_DATAGRAM, socket.MSG_DONTWAIT))
+                    self._heard.add(address)
+        return found
+
+    def silent(self) -> list[str]:
+        """Return the addresses at which nothing arrived yet."""
+        return [address for address in self.sockets if address not in self._heard]
+
+
 class Capture:
     """Reads the frames of a network from a file that qemu appends to.
 
     :param path: the file; need not exist yet
+    :param manager: address of the health manager (IPv4)
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, manager: str) -> None:
+        self.path, self.manager = path, ipaddress.IPv4Address(manager)
         self._read = 0
 
     def datagrams(self) -> list[bytes]:
@@ -81,7 +122,11 @@ class Capture:
 
         :raises ValueError: the file is none of qemu's
         """
-        return [payload for frame in self.frames() for payload in _payload(frame)]
+        return [payload for frame in self.frames() for payload in _payload(frame, self.manager)]
+
+    def silent(self) -> list[str]:
+        """Return nothing: there is one address, and what is on the wire was sent to it."""
+        return []
 
     def frames(self) -> list[bytes]:
         """Return the frames that came since the last call.
@@ -116,14 +161,14 @@ class Capture:
         self._read += at
 
 
-def _payload(frame: bytes) -> Iterator[bytes]:
+def _payload(frame: bytes, manager: ipaddress.IPv4Address) -> Iterator[bytes]:
     """Yield the payload when a frame is an unfragmented datagram to the health manager (RFC 791, RFC 768)."""
     packet = frame[_ETHERNET:]
     if len(packet) < 20 or int.from_bytes(frame[12:14], "big") != _IPV4 or packet[9] != _UDP:
         return
     start = (packet[0] & 0xF) * 4
     fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF
-    if fragment or packet[16:20] != ipaddress.IPv4Address(MANAGER).packed or len(packet) < start + 8:
+    if fragment or packet[16:20] != manager.packed or len(packet) < start + 8:
         return
     port, length = struct.unpack_from("!HH", packet, start + 2)
     if port == PORT:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.architecture import ARCHITECTURES
-from amphora_mkimage.boot import agent, config_drive, vip
+from amphora_mkimage.boot import agent, vip
 from amphora_mkimage.boot.firmware import Firmware
 from amphora_mkimage.boot.hardware import Hardware
+from amphora_mkimage.boot.management import MAC, NETWORKS, Kind
 from amphora_mkimage.boot.qmp import Monitor
+from amphora_mkimage.boot.router import Link
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, HostError, MkimageError
 from amphora_mkimage.verify import partition_table
@@ -27,6 +29,8 @@ from amphora_mkimage.verify import partition_table
 FORMATS = ("qcow2", "raw", "vpc")
 
 _FORWARD = re.compile(r"(TCP|UDP)\[HOST_FORWARD\]\s+\S+\s+127\.0\.0\.1\s+(\d+)\s+(\S+)\s+(\d+)")
+#: The guest's address in qemu's user network.
+_USER = NETWORKS[Kind.USER].addresses[4]
 _SECTOR = 512
 #: More than the protective MBR, the header and the entries of a GPT.
 _START = 64 << 10
@@ -94,6 +98,7 @@ class Drawing:
     :param firmware: UEFI firmware; None is qemu's own firmware for this kind of machine
     :param http_port: the guest's port that is to be reached from here, besides the agent's
     :param hardware: the kind of machine
+    :param link: of the management card, where a router stands behind it; None is qemu's user network
     """
 
     image: Path
@@ -105,6 +110,7 @@ class Drawing:
     firmware: Firmware | None
     http_port: int
     hardware: Hardware
+    link: Link | None = None
 
     @property
     def console(self) -> Path:
@@ -132,9 +138,6 @@ class Drawing:
 
         :param monitor: an inherited, connected socket for the monitor
         """
-        forwards = ",".join(
-            f"hostfwd=tcp:127.0.0.1:0-{config_drive.ADDRESS}:{port}" for port in sorted({self.http_port, agent.PORT})
-        )
         kind = self.hardware.firmware_kind(uefi=self.firmware is not None)
         return [
             self.hardware.qemu, "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none",
@@ -148,10 +151,8 @@ class Drawing:
             *self.hardware.drive,
             # strict: only what has a bootindex is tried. No option ROM: the network is never booted from.
             "-boot", "strict=on",
-            # restrict=on: the guest reaches neither the host nor the world, only forwards lead in. ipv6=off: the
-            # network is what network_data says, IPv4 with DHCP. Port 0: the kernel picks a free one, without a race.
-            "-netdev", f"user,id=management,restrict=on,ipv6=off,{forwards}",
-            "-device", f"virtio-net-pci,netdev=management,mac={config_drive.MAC},romfile=",
+            "-netdev", self._management(),
+            "-device", f"virtio-net-pci,netdev=management,mac={MAC},romfile=",
             "-object", f"filter-dump,id=wire,netdev=management,file={_escape(self.wire)}",
             *(["-device", f"pcie-root-port,id={self.vip_bus}"] if self.vip_bus else []),
             # The amphora images of Octavia carry hw_rng_model=virtio.
@@ -160,6 +161,15 @@ class Drawing:
             "-chardev", f"file,id=reports,path={_escape(self.reports)}", *self.hardware.reporter,
             "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
         ]  # fmt: skip
+
+    def _management(self) -> str:
+        """Make the backend of the management card."""
+        if self.link is not None:
+            return f"tap,id=management,fd={self.link.tap}"
+        forwards = ",".join(f"hostfwd=tcp:127.0.0.1:0-{_USER}:{port}" for port in sorted({self.http_port, agent.PORT}))
+        # restrict=on: the guest reaches neither the host nor the world, only forwards lead in. ipv6=off: the network is
+        # what network_data says, IPv4 with DHCP. Port 0: the kernel picks a free one, without a race.
+        return f"user,id=management,restrict=on,ipv6=off,{forwards}"
 
     def _firmware_arguments(self) -> list[str]:
         if self.firmware is None:
@@ -197,7 +207,7 @@ class Machine:
         self.monitor = Monitor(ours)
         try:
             self.monitor.handshake()
-            self.ports = self.forwarded_ports()
+            self.ports = self._ports()
         except MkimageError as error:
             self.kill()
             raise self._explain(error) from error
@@ -215,7 +225,7 @@ class Machine:
                     stdout=messages,
                     stderr=messages,
                     env=process.environment(),
-                    pass_fds=[monitor],
+                    pass_fds=[monitor, *([self.drawing.link.tap] if self.drawing.link else [])],
                     # Neither the end of its monitor nor that of its streams ends qemu, and its option for this
                     # (-run-with exit-with-parent=on) is newer than any distribution that we run on.
                     preexec_fn=lambda: process.die_with(parent),  # noqa: PLW1509 (no threads here)
@@ -248,7 +258,13 @@ class Machine:
         process.kill_group(self._child)
         self.monitor.close()
 
-    def forwarded_ports(self, address: str = config_drive.ADDRESS, protocol: str = "TCP") -> dict[int, int]:
+    def _ports(self) -> dict[tuple[int, int], int]:
+        """Ports on 127.0.0.1 by IP version and port of the guest in its management network."""
+        if self.drawing.link is not None:
+            return dict(self.drawing.link.ports)
+        return {(4, guest): host for guest, host in self.forwarded_ports().items()}
+
+    def forwarded_ports(self, address: str = _USER, protocol: str = "TCP") -> dict[int, int]:
         """Ports on 127.0.0.1 by the guest's port.
 
         :param address: the guest's

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from amphora_mkimage.boot.guest_network import Card, GuestNetwork
 from amphora_mkimage.boot.text import clean
 
 _MAX_LINES = 40
@@ -81,6 +82,7 @@ class GuestReport:
     jobs: tuple[str, ...] = ()  #: units that were still starting when last heard of
     state: str = ""  #: what ``systemctl is-system-running --wait`` said in the end
     facts: Facts | None = None
+    network: GuestNetwork | None = None  #: cards and routes when the system was up
     haproxy: Haproxy | None = None
     blame: tuple[tuple[str, float], ...] = ()  #: the slowest units and their seconds
     error: str = ""  #: why the reporter could not do its work
@@ -147,6 +149,15 @@ def _facts(report: GuestReport, event: Mapping[str, Any]) -> None:
     )
 
 
+def _network(report: GuestReport, event: Mapping[str, Any]) -> None:
+    cards, routes = event.get("cards"), _mapping(event, "routes")
+    rows = [row for row in cards[:_MAX_LINES] if isinstance(row, dict)] if isinstance(cards, list) else []
+    report.network = GuestNetwork(
+        tuple(Card(_text(row, "name"), _text(row, "mac"), _number(row, "mtu")) for row in rows),
+        {version: tuple(line.strip() for line in _texts(routes, f"ipv{version}")) for version in (4, 6)},
+    )
+
+
 def _units(report: GuestReport, event: Mapping[str, Any]) -> None:
     report.later, report.deleted = _failed(event), event.get("deleted") is True
 
@@ -194,6 +205,11 @@ def _text(event: Mapping[str, Any], key: str) -> str:
     return clean(value)[:_MAX_WIDTH].strip() if isinstance(value, str) else ""
 
 
+def _number(event: Mapping[str, Any], key: str) -> int:
+    value = event.get(key)
+    return value if isinstance(value, int) else 0
+
+
 def _texts(event: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = event.get(key)
     items = value if isinstance(value, list) else []
@@ -205,6 +221,7 @@ _READERS: dict[str, Callable[[GuestReport, Mapping[str, Any]], None]] = {
     "waiting": _waiting,
     "running": _running,
     "facts": _facts,
+    "network": _network,
     "haproxy": _haproxy,
     "blame": _blame,
     "error": _error,

@@ -13,8 +13,9 @@ from amphora_mkimage.boot import agent, death, haproxy, vip
 from amphora_mkimage.boot.api import AgentError, Client
 from amphora_mkimage.boot.controller import Controller, Step
 from amphora_mkimage.boot.death import Death
-from amphora_mkimage.boot.heartbeat import Capture
+from amphora_mkimage.boot.heartbeat import Capture, Received
 from amphora_mkimage.boot.machine import Machine
+from amphora_mkimage.boot.management import Management
 from amphora_mkimage.boot.report import GuestReport
 from amphora_mkimage.boot.text import Follower
 from amphora_mkimage.console import Console
@@ -56,6 +57,7 @@ class Outcome:
     agent_version: str | None = None  #: of the amphora agent's API
     agent_seconds: float | None = None  #: power-on to the agent's first answer, by the host's clock
     agent_error: str = ""
+    unreachable: tuple[str, ...] = ()  #: why no controller can reach the guest; nothing is asked of it then
     steps: list[Step] = field(default_factory=list)  #: of the controller
     tail: tuple[str, ...] = ()  #: last lines of the serial console
 
@@ -64,12 +66,16 @@ class Session:
     """Observes a machine.
 
     :param machine: just started
+    :param network: its management network
     :param timeout: seconds from power-on within which all must be done
     :param stream: show the serial console
     """
 
-    def __init__(self, machine: Machine, timeout: float, console: Console, *, stream: bool) -> None:
-        self.machine, self.timeout, self.console, self.stream = machine, timeout, console, stream
+    def __init__(
+        self, machine: Machine, network: Management, timeout: float, console: Console, *, stream: bool
+    ) -> None:
+        self.machine, self.network, self.timeout = machine, network, timeout
+        self.console, self.stream = console, stream
         self.outcome = Outcome()
         self._screen = Follower(machine.drawing.console)
         self._reports = Follower(machine.drawing.reports)
@@ -81,7 +87,8 @@ class Session:
     def observe(self, identity: agent.Identity, control: Control) -> Outcome:
         """Follow the boot to its end; then ask haproxy, or drive the agent where the image has one."""
         outcome, report = self.outcome, self.outcome.report
-        client = Client(identity, self.machine.ports[agent.PORT])
+        version = self.network.subnets[0].version
+        client = Client(identity, self.machine.ports[version, agent.PORT])
         with self.console.step("booting"):
             up = self._follow(lambda: report.started, self.timeout)
             if up and report.agent:
@@ -90,10 +97,13 @@ class Session:
         if up:
             with self.console.step("waiting for the guest's report"):
                 self._follow(lambda: report.complete, self.timeout)
-        if report.haproxy and report.haproxy.started and not outcome.death:
+        if report.network:
+            outcome.unreachable = tuple(report.network.unreachable(self.network))
+        lost = bool(outcome.death or outcome.unreachable)
+        if report.haproxy and report.haproxy.started and not lost:
             with self.console.step("asking haproxy"):
-                self._ask_haproxy(self.machine.ports[self.machine.drawing.http_port])
-        if report.complete and report.agent and not outcome.death:
+                self._ask_haproxy(self.machine.ports[version, self.machine.drawing.http_port])
+        if report.complete and report.agent and not lost:
             with self.console.step("waiting for the amphora agent"):
                 answered = self._follow(lambda: outcome.agent_version is not None, self.timeout)
             if answered:
@@ -240,9 +250,11 @@ Control = Callable[[Session, Client], None]
 
 def be_the_controller(session: Session, client: Client) -> None:
     """Drive the agent as Octavia's controller does, and hear what fails in the guest meanwhile."""
-    outcome = session.outcome
-    heartbeats = Capture(session.machine.drawing.wire)
-    controller = Controller(client, heartbeats, session, lambda name: session.console.note(f"agent: {name}"))
+    outcome, machine = session.outcome, session.machine
+    link, (first, *others) = machine.drawing.link, session.network.subnets
+    heartbeats = Received(link.heartbeats) if link else Capture(machine.drawing.wire, first.controller)
+    also = [Client(client.identity, machine.ports[subnet.version, agent.PORT]) for subnet in others]
+    controller = Controller(client, heartbeats, session, lambda name: session.console.note(f"agent: {name}"), also=also)
     outcome.steps = controller.steps
     controller.run()
     if not outcome.death and not controller.steps[-1].error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amphora_mkimage.boot import haproxy
+from amphora_mkimage.boot.management import NETWORKS, Kind, Management
 from amphora_mkimage.boot.report import FailedUnit
 from amphora_mkimage.boot.session import Outcome
 
@@ -23,6 +24,7 @@ class Verdict:
     :param accelerator: "kvm" or "tcg"
     :param timeout: seconds that were allowed
     :param expected: what haproxy has to answer; None when the configuration is the user's own and may answer anything
+    :param network: the guest's management network
     :param console_log: where the serial console is kept, "" when it is not
     """
 
@@ -33,6 +35,7 @@ class Verdict:
     timeout: float
     outcome: Outcome
     expected: bytes | None
+    network: Management = NETWORKS[Kind.USER]
     console_log: str = ""
 
     def problems(self) -> list[str]:
@@ -44,6 +47,8 @@ class Verdict:
             found.append(self._late())
         if outcome.report.state not in ("", "running", "degraded"):
             found.append(f"the system's state is {outcome.report.state}, not running")
+        if outcome.report.network:
+            found += outcome.report.network.problems(self.network)
         return found + self._fact_problems() + self._haproxy_problems() + self._agent_problems()
 
     def _late(self) -> str:
@@ -71,6 +76,8 @@ class Verdict:
         outcome, report = self.outcome, self.outcome.report
         if not report.agent or not report.complete or outcome.death:
             return []
+        if outcome.unreachable:
+            return []  # nobody asked it
         if not outcome.agent_version:
             return [f"{report.agent} does not answer: {outcome.agent_error}"]
         found = [f"amphora agent, {step.name}: {step.error}" for step in outcome.steps if step.error]
@@ -122,6 +129,7 @@ class Verdict:
             }
             if facts
             else None,
+            "network": {"kind": self.network.kind, **report.network.as_json()} if report.network else None,
             "haproxy": {
                 "version": proxy.version,
                 "valid": proxy.valid,
@@ -181,6 +189,8 @@ class Verdict:
             rows.append(("boot", f"{seconds} from power-on to running (systemd: {phases})"))
             rows += [("slow", f"{seconds:5.1f} s {unit}") for unit, seconds in report.blame[:_SLOWEST]]
             rows.append(("cloud-init", facts.cloud_init.datasource or "found no data source"))
+        if report.network:
+            rows += report.network.rows()
         if report.haproxy and outcome.answer:
             rows.append(("haproxy", f"{report.haproxy.version}: answers with status {outcome.answer.status}"))
         if outcome.agent_version:

@@ -61,11 +61,19 @@ def plan() -> IdMap:
     return IdMap(_in_a_row(uid, sub_uids), _in_a_row(gid, sub_gids), privileged=False)
 
 
+def own() -> IdMap:
+    """Map root to this user, and nobody else: a map that every user may write."""
+    return IdMap(((0, os.getuid(), 1),), ((0, os.getgid(), 1),), privileged=True)
+
+
 def write(id_map: IdMap, process: int) -> None:
     """Give a process that has just entered a user namespace its ids.
 
     :raises HostError: it was refused
     """
+    if id_map.privileged and not _have("CapEff", "CAP_SETGID"):
+        # Else nobody without the capability could map a group (user_namespaces(7)).
+        Path(f"/proc/{process}/setgroups").write_text("deny", encoding="ascii")
     for kind, rows in (("uid", id_map.uids), ("gid", id_map.gids)):
         if id_map.privileged:
             _write_directly(kind, rows, process)

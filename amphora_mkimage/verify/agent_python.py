@@ -41,6 +41,22 @@ _MODULES = {
 }
 
 
+def octavia(subject: Subject) -> str:
+    """Return the directory of the octavia that the agent imports, "" when it is not found."""
+    path = subject.program("amphora-agent")
+    python = scripts.interpreter(subject, path) if path else None
+    real = subject.tree.resolve(python) if python else None
+    if not python or real is None:
+        return ""
+    directories = _directories(subject, _prefix(python), _version(posixpath.basename(real[0])))
+    places = [f"{directory}/octavia" for directory in directories]
+    return next((place for place in places if subject.tree.is_directory(place)), "")
+
+
+def _prefix(python: str) -> str:
+    return python.rpartition("/bin/")[0] or "/usr"
+
+
 def imports(subject: Subject) -> Iterator[Finding]:
     """Look for what the agent imports, where the interpreter that its first line names would look."""
     path = subject.program("amphora-agent")
@@ -51,7 +67,7 @@ def imports(subject: Subject) -> Iterator[Finding]:
     if not python:
         yield fail(f"{path} has no interpreter in this image")
         return
-    prefix = python.rpartition("/bin/")[0] or "/usr"
+    prefix = _prefix(python)
     real = subject.tree.resolve(python)
     assert real is not None
     version = _version(posixpath.basename(real[0]))

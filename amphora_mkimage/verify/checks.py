@@ -13,6 +13,7 @@ from amphora_mkimage.verify import (
     leak_checks,
     network_checks,
     package_checks,
+    reboot_checks,
     service_checks,
 )
 from amphora_mkimage.verify.result import NO_DISK, Check, Finding, Outcome, fail, not_applicable
@@ -28,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     *network_checks.CHECKS,
     *service_checks.CHECKS,
     *agent_checks.CHECKS,
+    *reboot_checks.CHECKS,
     *leak_checks.CHECKS,
 )
 

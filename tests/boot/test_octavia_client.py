@@ -67,7 +67,7 @@ class Drive:
             "object-add", **{"qom-type": "filter-dump", "id": "vip-wire", "netdev": NETWORK.name, "file": str(wire)}
         )
         SECOND.plug(machine.monitor, "")
-        files = identity.files()
+        files = identity.files(session.network)
         document = {
             "id": str(identity.amphora_id),
             "port": client.port,

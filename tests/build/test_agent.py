@@ -22,6 +22,7 @@ from leftover import marked, wait_until
 
 from amphora_mkimage.agent import install
 from amphora_mkimage.boot import agent
+from amphora_mkimage.boot.management import NETWORKS, Kind
 from amphora_mkimage.console import Console
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT, NamespaceGuest
@@ -163,7 +164,7 @@ def test_the_agent_of_the_tar_answers_those_whom_it_knows(built, tmp_path: Path)
 
     def work() -> dict[str, dict]:
         with started(built, tmp_path / "root") as guest:
-            for path, text in identity.files().items():
+            for path, text in identity.files(NETWORKS[Kind.USER]).items():
                 guest.write(path, text.encode())
             argv = ["chroot", guest.root, "/usr/local/bin/amphora-agent", "--config-file", agent.CONFIG]
             child = subprocess.Popen(argv, env=GUEST_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -12,6 +12,7 @@ from fake_agent import serving
 
 from amphora_mkimage.boot import agent
 from amphora_mkimage.boot.api import AgentError, Client
+from amphora_mkimage.boot.management import NETWORKS, Kind
 from amphora_mkimage.console import Console
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -82,4 +83,4 @@ def test_what_the_agent_says_is_told_and_fit_for_a_terminal(
 
 def test_the_heartbeat_key_is_not_shown(identity: agent.Identity) -> None:
     assert identity.heartbeat_key not in repr(identity)
-    assert identity.heartbeat_key in identity.files()[agent.CONFIG]
+    assert identity.heartbeat_key in identity.files(NETWORKS[Kind.USER])[agent.CONFIG]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from amphora_mkimage.boot import agent, config_drive
+from amphora_mkimage.boot.management import MAC, NETWORKS, Kind
 from amphora_mkimage.console import Console
 
 pytestmark = pytest.mark.skipif(
@@ -30,7 +31,7 @@ def console() -> Console:
 @pytest.fixture
 def drive(tmp_path: Path, console: Console) -> Path:
     path = tmp_path / "config.iso"
-    config_drive.write(path, ID, FILES, console)
+    config_drive.write(path, ID, FILES, NETWORKS[Kind.USER], console)
     return path
 
 
@@ -59,7 +60,7 @@ def test_meta_data_refers_to_the_contents(tree: Path) -> None:
 def test_network_data_is_dhcp_for_ipv4_only_on_the_only_interface(tree: Path) -> None:
     network = json.loads((tree / "latest" / "network_data.json").read_text())
     assert [item["type"] for item in network["networks"]] == ["ipv4_dhcp"]
-    assert [link["ethernet_mac_address"] for link in network["links"]] == [config_drive.MAC]
+    assert [link["ethernet_mac_address"] for link in network["links"]] == [MAC]
     assert network["networks"][0]["link"] == network["links"][0]["id"]
 
 
@@ -84,11 +85,13 @@ def test_host_and_reporter_agree() -> None:
 
 
 def test_the_agent_gets_what_octavia_sends(tmp_path: Path, console: Console) -> None:
-    files = agent.make_identity(tmp_path, console).files()
+    files = agent.make_identity(tmp_path, console).files(NETWORKS[Kind.DUAL])
     assert set(files) == {agent.CONFIG, agent.SERVER, agent.CLIENT_CA}
     for path in (agent.SERVER, agent.CLIENT_CA):
         assert f"= {path}\n" in files[agent.CONFIG]
     assert "$" not in files[agent.CONFIG]
+    # The agent cuts the port off at the last colon (health_daemon/health_sender.py); not each release takes brackets.
+    assert "controller_ip_port_list = 198.51.100.10:5555, 2001:db8:b::10:5555\n" in files[agent.CONFIG]
     assert files[agent.SERVER].count("BEGIN CERTIFICATE") == 1
     assert "PRIVATE KEY" in files[agent.SERVER]
     assert "PRIVATE KEY" not in files[agent.CLIENT_CA]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.server
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -22,9 +23,11 @@ from amphora_mkimage.boot import agent, controller, vip
 from amphora_mkimage.boot.api import Client
 from amphora_mkimage.boot.controller import Controller, LoadBalancer, Step
 from amphora_mkimage.boot.heartbeat import Capture
+from amphora_mkimage.boot.management import NETWORKS, Kind
 from amphora_mkimage.console import Console
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+MANAGER = NETWORKS[Kind.USER].controllers[4]
 T = TypeVar("T")
 
 
@@ -38,7 +41,9 @@ class FakeAmphora:
         self.sender, self.member = str(identity.amphora_id), "UP"
         self.reloads = self.deletes = True
         self.revisions: list[str] = []
-        self.controller = Controller(Client(identity, fake.port, 10), Capture(self.wire), self, lambda name: None)
+        self.controller = Controller(
+            Client(identity, fake.port, 10), Capture(self.wire, MANAGER), self, lambda name: None
+        )
 
     def plug(self, network: vip.Network) -> dict[int, int]:
         self.token = network.token.encode()
@@ -217,6 +222,20 @@ def test_heartbeats_that_are_not_right(amphora: FakeAmphora, field: str, value: 
 def test_no_heartbeat(amphora: FakeAmphora, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeAmphora, "beat", lambda self: None)
     assert amphora.failure() == ("heartbeat", "0 heartbeats came, none of which says that listener and member are up")
+
+
+def test_an_address_that_no_heartbeat_reaches(amphora: FakeAmphora, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Capture, "silent", lambda self: ["2001:db8:b::10"])
+    assert amphora.failure() == ("heartbeat", "no heartbeat reached 2001:db8:b::10; 2 came elsewhere")
+
+
+def test_an_address_at_which_the_agent_is_not(amphora: FakeAmphora) -> None:
+    amphora.controller.also = [Client(amphora.identity, amphora.agent.port, 10)]
+    assert [step.name for step in amphora.run() if not step.error][:2] == ["info", "other addresses"]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    amphora.controller.also, amphora.controller.steps = [Client(amphora.identity, port, 10)], []
+    assert amphora.failure()[0] == "other addresses"
 
 
 def test_a_listener_that_stays(amphora: FakeAmphora) -> None:

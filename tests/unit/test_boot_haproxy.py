@@ -16,6 +16,8 @@ from amphora_mkimage.boot import haproxy
 from amphora_mkimage.boot.verdict import expected_answer
 from amphora_mkimage.errors import BadValueError
 
+#: In qemu's user network.
+GUEST = {4: "10.0.2.15"}
 HTTP = "defaults\n mode http\nfrontend f\n"
 
 
@@ -36,7 +38,7 @@ HTTP = "defaults\n mode http\nfrontend f\n"
     ],
 )
 def test_the_port_is_found(config: str, port: int) -> None:
-    assert haproxy.http_port(config) == port
+    assert haproxy.http_port(config, GUEST) == port
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,13 @@ def test_the_port_is_found(config: str, port: int) -> None:
 )
 def test_a_configuration_that_cannot_be_asked_is_refused(config: str) -> None:
     with pytest.raises(BadValueError, match="haproxy-config"):
-        haproxy.http_port(config)
+        haproxy.http_port(config, GUEST)
+
+
+@pytest.mark.parametrize("bind", [":::80", "[::]:80 v6only", "[2001:db8:a::50]:80", "ipv6@:::80"])
+def test_where_a_guest_with_ipv6_is_asked(bind: str) -> None:
+    guest = {6: "2001:db8:a::50"}
+    assert haproxy.http_port(f"{HTTP} bind :79\n bind 192.0.2.50:79\n bind {bind}\n", guest) == 80
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -65,7 +73,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_the_default_configuration() -> None:
     text = haproxy.read_config(haproxy.DEFAULT_CONFIG)
-    assert haproxy.http_port(text) == 80
+    assert haproxy.http_port(text, GUEST) == 80
     assert haproxy.DEFAULT_ANSWER.decode() in text
     assert expected_answer(haproxy.DEFAULT_CONFIG) == haproxy.DEFAULT_ANSWER
     assert expected_answer(Path("/mine.cfg")) is None

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from amphora_mkimage.boot.heartbeat import MANAGER, PORT, Capture, Heartbeat, unwrap
+from amphora_mkimage.boot.heartbeat import PORT, Capture, Heartbeat, Received, unwrap
+from amphora_mkimage.boot.management import NETWORKS, Kind
 
+MANAGER = NETWORKS[Kind.USER].controllers[4]
 KEY = "insecure"
 MESSAGE = {
     "id": "amphora",
@@ -76,7 +79,7 @@ HEADER = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65536, 1)
 
 def test_datagrams_are_found_among_other_frames(tmp_path: Path) -> None:
     path = tmp_path / "wire"
-    capture = Capture(path)
+    capture = Capture(path, MANAGER)
     assert capture.datagrams() == []
     frames = [
         udp(b"1"),
@@ -96,7 +99,7 @@ def test_datagrams_are_found_among_other_frames(tmp_path: Path) -> None:
 def test_a_file_that_grows_at_any_byte(tmp_path: Path) -> None:
     path = tmp_path / "wire"
     whole = HEADER + record(udp(b"1")) + record(udp(b"22"))
-    capture, found = Capture(path), []
+    capture, found = Capture(path, MANAGER), []
     for end in range(len(whole) + 1):
         path.write_bytes(whole[:end])
         found += capture.datagrams()
@@ -106,4 +109,18 @@ def test_a_file_that_grows_at_any_byte(tmp_path: Path) -> None:
 def test_something_else_than_a_capture(tmp_path: Path) -> None:
     (tmp_path / "wire").write_bytes(bytes(100))
     with pytest.raises(ValueError, match="no capture"):
-        Capture(tmp_path / "wire").datagrams()
+        Capture(tmp_path / "wire", MANAGER).datagrams()
+
+
+def test_what_arrives_at_the_controller() -> None:
+    pairs = {address: socket.socketpair(type=socket.SOCK_DGRAM) for address in ("198.51.100.10", "2001:db8:b::10")}
+    received = Received({address: near for address, (near, _) in pairs.items()})
+    assert (received.datagrams(), received.silent()) == ([], list(pairs))
+    for text in (b"1", b"2"):
+        pairs["198.51.100.10"][1].send(text)
+    assert (received.datagrams(), received.silent()) == ([b"1", b"2"], ["2001:db8:b::10"])
+    pairs["2001:db8:b::10"][1].send(b"3")
+    assert (received.datagrams(), received.silent()) == ([b"3"], [])
+    for pair in pairs.values():
+        for end in pair:
+            end.close()

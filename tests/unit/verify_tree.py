@@ -26,6 +26,8 @@ from amphora_mkimage.verify.tar_tree import TarTree
 
 KERNEL = "6.12.9-cloud-amd64"
 UUID = "11111111-2222-3333-4444-555555555555"
+#: systemd's.
+DEFAULT_LINK = "/usr/lib/systemd/network/99-default.link"
 VENV = "/opt/amphora-agent-venv"
 SITE = f"{VENV}/lib/python3.13/site-packages"
 MODULES = (
@@ -125,6 +127,9 @@ AGENT_PROGRAMS = (
     "lvs-masquerade.sh",
 )
 #: The programs of an amphora among octavia's modules, and what these import (tests/build sees it imported).
+#: As the agent of octavia 19 has it, shortened.
+NETNS_TEMPLATE = f"{SITE}/octavia/amphorae/backends/agent/api_server/templates/amphora-netns.systemd.j2"
+NETNS_UNIT = "[Service]\nExecStart=-/bin/sh -c '/sbin/ip -br link | awk \\'{print $3 \" \" $1}\\' | sort -k 1'\n"
 MODULES_OF_OCTAVIA = ("agent", "haproxy_vrrp_check", "health_checker", "interface", "prometheus_proxy")
 IMPORTED = (
     "cryptography",
@@ -288,6 +293,9 @@ def amphora(*, agent: bool = True) -> TreeBuilder:
     for unit in ("haproxy.service", *UNITS, "multi-user.target"):
         tree.write(f"/usr/lib/systemd/system/{unit}", "[Unit]\n")
     tree.link("/usr/lib/systemd/system/default.target", "multi-user.target")
+    tree.write(
+        DEFAULT_LINK, "[Match]\nOriginalName=*\n\n[Link]\nAlternativeNamesPolicy=database onboard slot path mac\n"
+    )
     for unit in UNITS:
         tree.link(f"/etc/systemd/system/multi-user.target.wants/{unit}", f"/usr/lib/systemd/system/{unit}")
     if agent:
@@ -351,6 +359,7 @@ def _agent(tree: TreeBuilder) -> None:
         tree.write(f"/usr/local/bin/{name}", f"#!{VENV}/bin/python3\n", 0o755)
     for name in MODULES_OF_OCTAVIA:
         tree.write(f"{SITE}/octavia/cmd/{name}.py")
+    tree.write(NETNS_TEMPLATE, NETNS_UNIT)
     for name in IMPORTED:
         tree.write(f"{SITE}/{name}/__init__.py")
     for unit, (target, program) in AGENT_UNITS.items():

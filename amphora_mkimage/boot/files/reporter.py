@@ -39,6 +39,7 @@ UNITS_EVERY = 10
 #: The agent keeps the configuration of each load balancer here.
 BALANCERS = Path("/var/lib/octavia")
 JOURNAL_LINES = 12
+CARDS = Path("/sys/class/net")
 TIMESTAMPS = ("Firmware", "Loader", "InitRD", "Userspace", "Finish")
 
 
@@ -125,6 +126,19 @@ def cloud_init() -> dict[str, object]:
     return {"datasource": str(result.get("datasource") or ""), "errors": errors, "runcmd": runcmd}
 
 
+def network() -> dict[str, object]:
+    """List the network cards, and the routes of both families."""
+    cards = []
+    for card in sorted(CARDS.iterdir()):
+        try:
+            mtu = int((card / "mtu").read_text())
+            cards.append({"name": card.name, "mac": (card / "address").read_text().strip(), "mtu": mtu})
+        except (OSError, ValueError):
+            continue  # some drivers put files there
+    routes = {f"ipv{version}": lines("ip", f"-{version}", "route", "show") for version in (4, 6)}
+    return {"cards": cards, "routes": routes}
+
+
 def release() -> str:
     """Return the name of the operating system."""
     for row in Path("/etc/os-release").read_text().splitlines():
@@ -173,6 +187,7 @@ def watch() -> None:
         timestamps=timestamps(),
         cloud_init=cloud_init(),
     )
+    send("network", **network())
     name = agent()
     if name is None or OWN_CONFIG.exists():
         send("haproxy", **haproxy())
