@@ -1,8 +1,9 @@
 """The cases of this directory, and what a tree has to make of them.
 
 A case is a directory under ``cases/``: ``network_data.json`` as Nova writes it, and ``expected.toml`` with what is on
-the other side of each card ([router.ethN]: addresses, lines for dnsmasq) and what has to come out ([card.ethN]);
-``rendered.toml`` has what cloud-init writes for netplan and NetworkManager. A new case is a new directory.
+the other side of each card ([router.ethN]: addresses, lines for dnsmasq) and what has to come out ([card.ethN]).
+``absent`` has the addresses of cards that are not there, ``vanishing`` the names of those that are not there at a
+second boot; ``rendered.toml`` has what cloud-init writes for netplan and NetworkManager. A new case is a new directory.
 """
 
 from __future__ import annotations
@@ -61,16 +62,19 @@ def started(archive: Path, scratch: Path) -> Iterator[Reports]:
 def check(reports: Reports, name: str) -> None:
     """Compare what came out of a case with what it expects."""
     report, case = reports[name].result(), expected(name)
-    assert report["cloud-init"] == 0, report["log"]
+    assert (report["cloud-init"], report.get("second boot", 0)) == (0, 0), report["log"]
     assert report["right"], f"{case['reason']}\nexpected {case['card']}\ngot {report['cards']}\n{report['log']}"
     # sshd is on these addresses, of whatever family and origin, and on no others.
     assert report["ssh"] == report["addresses"], report["log"]
     if case.get("names"):  # Nova appends its dhcp_domain, ".novalocal"; nothing asks DNS
         assert report["names"] == {"-s": "amphora-1", "-f": "amphora-1.novalocal"}
     said = [line for line in report["log"].splitlines() if line.startswith("amphora: ")]
-    absent = case.get("absent", [])
-    assert len(said) == len(absent), said
-    assert all(f" {mac} " in line for mac, line in zip(absent, said, strict=True))
+    named = {word for line in said for word in line.split() if word.count(":") == 5}
+    links = network_data(name)["links"]
+    vanished = [
+        link["ethernet_mac_address"] for link in links if f"eth{links.index(link)}" in case.get("vanishing", [])
+    ]
+    assert named == {*case.get("absent", []), *vanished}, said
 
 
 def check_rendering(archive: Path, scratch: Path, renderer: str) -> None:

@@ -154,6 +154,19 @@ def render(guest: Guest) -> None:
     guest.status = guest.command("cloud-init", "init", "--local")[0]
 
 
+def boot_again(guest: Guest, vanishing: list[str]) -> int:
+    """Render at a second boot of the same instance, when cloud-init has its own copy of the drive; its status."""
+    for card in vanishing:
+        run("ip", "link", "delete", card)
+    mounts = Path("/proc/mounts").read_text()
+    for mounted in re.findall(rf" ({re.escape(str(guest.root))}\S+/network_data\.json) ", mounts):
+        run("umount", mounted)
+    run("umount", guest.root / "run")
+    run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", guest.root / "run")
+    render(guest)
+    return guest.status
+
+
 def bring_up(guest: Guest, cards: list[str], case: dict[str, Any]) -> dict[str, Any]:
     """Bring up what was rendered, by ifupdown; what came out."""
     if guest.has(_SSH_ADDRESSES):
@@ -167,6 +180,8 @@ def bring_up(guest: Guest, cards: list[str], case: dict[str, Any]) -> dict[str, 
     report["ssh"] = ssh_addresses(guest, addresses)
     if case.get("names"):
         report["names"] = host_names(guest)
+    if "vanishing" in case and not guest.status:
+        report["second boot"] = boot_again(guest, case["vanishing"])
     stanzas = sorted((guest.root / "etc/network/interfaces.d").iterdir())
     guest.log += "".join(path.read_text() for path in stanzas)
     return report
