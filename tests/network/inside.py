@@ -55,6 +55,19 @@ class Guest:
             (self.root / "dev" / name).touch()
             run("mount", "--bind", f"/dev/{name}", self.root / "dev" / name)
 
+        self._stand_in_for_a_virtual_machine()
+
+    def _stand_in_for_a_virtual_machine(self) -> None:
+        """Replace the programs that ask the machine what it is: its UUID is the instance's, as under Nova.
+
+        By that cloud-init knows a second boot for one, and reads its own copy of the drive.
+        """
+        if (self.root / "sys/class/dmi").exists():  # this machine's own
+            run("mount", "-t", "tmpfs", "tmpfs", self.root / "sys/class/dmi")
+        for name, line in (("dmidecode", f"echo {_META_DATA['uuid']}"), ("systemd-detect-virt", "exit 1")):
+            self.write(f"usr/local/sbin/{name}", f"#!/bin/sh\n{line}\n")
+            (self.root / "usr/local/sbin" / name).chmod(0o755)
+
     def command(self, *argv: str) -> tuple[int, str]:
         """Run a program of the image; its status and output."""
         done = subprocess.run(
