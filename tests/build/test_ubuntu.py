@@ -76,6 +76,12 @@ def test_it_runs(image: Image, run_cli) -> None:
     running.check(run_cli, image.qcow2)
 
 
+@pytest.mark.slow
+def test_it_runs_behind_a_router(image: Image, run_cli) -> None:
+    """With static addresses of both families, which whatever the image has in place of ifupdown brings up."""
+    running.check(run_cli, image.qcow2, "--network", "static")
+
+
 def test_the_manifest_says_where_it_comes_from(image: Image, ubuntu_lab) -> None:
     base = image.manifest["base"]
     assert base["image"]["url"].endswith(f"/{ubuntu.IMAGE}")

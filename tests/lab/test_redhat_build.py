@@ -68,6 +68,12 @@ def test_it_runs(image: Image, run_cli) -> None:
     running.check(run_cli, image.qcow2)
 
 
+@pytest.mark.slow
+def test_it_runs_behind_a_router(image: Image, run_cli) -> None:
+    """With static addresses of both families, which whatever the image has in place of ifupdown brings up."""
+    running.check(run_cli, image.qcow2, "--network", "static")
+
+
 def test_the_manifest_says_where_it_comes_from(image: Image) -> None:
     base, distribution = image.manifest["base"], DISTRIBUTIONS[image.name]
     assert base["image"]["url"].endswith(f"/{Path(distribution.image).name}")

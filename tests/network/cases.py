@@ -65,7 +65,7 @@ def check(reports: Reports, name: str) -> None:
     assert (report["cloud-init"], report.get("second boot", 0)) == (0, 0), report["log"]
     assert report["right"], f"{case['reason']}\nexpected {case['card']}\ngot {report['cards']}\n{report['log']}"
     # sshd is on these addresses, of whatever family and origin, and on no others.
-    assert report["ssh"] == report["addresses"], report["log"]
+    assert report["ssh"] == report["addresses"], f"sshd on {report['ssh']}, not {report['addresses']}\n{report['log']}"
     if case.get("names"):  # Nova appends its dhcp_domain, ".novalocal"; nothing asks DNS
         assert report["names"] == {"-s": "amphora-1", "-f": "amphora-1.novalocal"}
     said = [line for line in report["log"].splitlines() if line.startswith("amphora: ")]

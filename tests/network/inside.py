@@ -211,6 +211,15 @@ def ssh_addresses(guest: Guest, addresses: set[str]) -> list[str]:
     guest.command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key")
     (guest.root / "run/sshd").mkdir(exist_ok=True)
     guest.command("/usr/sbin/sshd")
+    # It goes into the background before it listens.
+    deadline = time.monotonic() + PATIENCE
+    while (found := listening()) != sorted(addresses) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def listening() -> list[str]:
+    """Return the addresses on whose port of SSH something listens."""
     lines = run("ss", "-H", "-l", "-n", "-t", "sport = :22").splitlines()
     return sorted(line.split()[3].removesuffix(":22").strip("[]") for line in lines)
 
