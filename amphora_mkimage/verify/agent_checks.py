@@ -1,4 +1,4 @@
-"""The amphora agent's parts (amphora.md 2.11 items 4, 5, 6, 9 and 12).
+"""The amphora agent's parts.
 
 An image that was built without the agent, and says so in its manifest, lacks them by intention; from any other image
 they are asked.
@@ -23,7 +23,7 @@ _COMMANDS = (
 _UNITS = ("amphora-agent.service", "prometheus-proxy.service", "certs-ramfs.service")
 _MASQUERADE = "/usr/local/bin/lvs-masquerade.sh"
 _CERTFS = "/usr/local/bin/certfs-ramfs"
-#: Where the agent writes the units of load balancers (octavia/common/config.py and amphora.md 3.3).
+#: Where the agent writes the units of load balancers (octavia/amphorae/backends/agent/api_server/util.py).
 _UNIT_DIRECTORY = "/usr/lib/systemd/system"
 _NEVER_WRITTEN = ("cramfs", "erofs", "iso9660", "squashfs")
 _RSYSLOG = "/etc/rsyslog.conf"

@@ -1,6 +1,6 @@
-"""The list of what makes a complete amphora (amphora.md 2.11), clause by clause: each is broken by itself, and found.
+"""The list of what makes a complete amphora, clause by clause: each is broken by itself, and found.
 
-The first column is the clause's number there, "w" for warnings; docs/verify.md has the same list for people.
+The first column is a clause's number, "w" for warnings; docs/verify.md has the same list for people.
 """
 
 from __future__ import annotations
