@@ -20,7 +20,7 @@ from amphora_mkimage.errors import ExitStatus
 
 FILES = Path(__file__).with_name("files")
 REPOSITORY = Path(__file__).resolve().parents[1]
-README, MAN_PAGE, COMPLETION = "README.md", "docs/amphora-mkimage.1", "docs/completion.bash"
+README, MAN_PAGE, COMPLETION = "README.md", "docs/amphora-mkimage.1", "docs/amphora-mkimage.bash"
 #: The README's table stands between these.
 TABLE_BEGIN, TABLE_END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
 

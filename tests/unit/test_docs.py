@@ -36,6 +36,17 @@ def test_completion_is_current() -> None:
     assert read(manpage.COMPLETION) == completion.script(), f"{manpage.COMPLETION} is {REGENERATE}"
 
 
+def test_they_are_installed_where_they_are_looked_for() -> None:
+    """bash-completion tries NAME.bash, man NAME.1."""
+    installed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["data-files"]
+    assert installed == {
+        "share/man/man1": [manpage.MAN_PAGE],
+        "share/bash-completion/completions": [manpage.COMPLETION],
+    }
+    assert Path(manpage.MAN_PAGE).name == "amphora-mkimage.1"
+    assert Path(manpage.COMPLETION).name == "amphora-mkimage.bash"
+
+
 def test_every_flag_and_variable_is_documented() -> None:
     table, page = manpage.markdown(), manpage.man_page()
     for setting in settings.SETTINGS:
