@@ -22,10 +22,10 @@ def read(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-def test_readme_table_is_current() -> None:
-    text = read(manpage.README)
+def test_table_of_options_is_current() -> None:
+    text = read(manpage.OPTIONS)
     assert text.count(manpage.TABLE_BEGIN) == text.count(manpage.TABLE_END) == 1
-    assert text == manpage.with_table(text), f"{manpage.README} is {REGENERATE}"
+    assert text == manpage.with_table(text), f"{manpage.OPTIONS} is {REGENERATE}"
 
 
 def test_man_page_is_current() -> None:
