@@ -88,7 +88,7 @@ def unit_directory(subject: Subject) -> Iterator[Finding]:
     """Check that the agent can write the units of load balancers, which it does where the distribution's are."""
     found = subject.tree.resolve(_UNIT_DIRECTORY)
     if found is None or not found[1].is_directory:
-        yield fail(f"{_UNIT_DIRECTORY} is no directory: no load balancer can be started")
+        yield fail(f"{_UNIT_DIRECTORY} is not a directory: no load balancer can be started")
     for entry in fstab.parse_fstab(subject.tree.text("/etc/fstab")):
         above = f"{_UNIT_DIRECTORY}/".startswith(f"{entry.mountpoint.rstrip('/')}/")
         if above and ("ro" in entry.options or entry.type in _NEVER_WRITTEN):

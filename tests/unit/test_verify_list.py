@@ -132,7 +132,7 @@ CLAUSES: list[Clause] = [
         append("/etc/fstab", "LABEL=usr /usr squashfs defaults 0 2\n")),
     ("6", "agent.unit-directory", FAIL, "command line",
         replace("/boot/grub/grub.cfg", " ro ", " ro ostree=/ostree/1 ")),
-    ("6", "agent.unit-directory", FAIL, "no directory", both(
+    ("6", "agent.unit-directory", FAIL, "not a directory", both(
         remove("/usr/lib/systemd/system"), write("/usr/lib/systemd/system"))),
     # 7: cloud-init and the network
     ("7", "services.cloud-init", FAIL, "not installed", without_program("cloud-init")),
