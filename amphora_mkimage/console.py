@@ -98,6 +98,7 @@ class Console:
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
+        self.unfinished = ""  #: what was being done when the user interrupted it
         self._steps: list[tuple[str, float]] = []
         self._doing = ""
         self._drawn = 0.0
@@ -113,6 +114,9 @@ class Console:
         try:
             with self._shown():
                 yield
+        except KeyboardInterrupt:
+            self.unfinished = self.unfinished or self._state()
+            raise
         finally:
             self._steps.pop()
             self._doing = ""
