@@ -82,7 +82,9 @@ def test_elsewhere_a_long_step_is_told_again() -> None:
         console.activity("unpacking libc6")
         lines = wait_for(stream, lambda text: text.count("\n") >= 3)
     assert lines[0].endswith("] bootstrap")
-    assert all(re.fullmatch(r"\[ +[0-9.]+\] bootstrap \([0-9]+ s\): unpacking libc6", line) for line in lines[1:])
+    assert all(
+        re.fullmatch(r"\[ +[0-9.]+\] still: bootstrap \([0-9]+ s\): unpacking libc6", line) for line in lines[1:]
+    )
     assert log.getvalue().decode().splitlines()[: len(lines)] == lines
 
 
