@@ -153,7 +153,7 @@ def boot_failure(
     if shutil.which("setpriv"):
         # Should we be killed meanwhile, a hanging qemu would stay for ever.
         argv = ["setpriv", "--pdeathsig", "KILL", *argv]
-    quiet = Console(io.StringIO(), console.log)  # what a guest prints is no evidence for later errors
+    quiet = Console(io.StringIO(), console.log)  # what a guest prints is not evidence for later errors
     try:
         printed = run(argv, quiet, what="trial", deadline=deadline)
     except MkimageError as error:

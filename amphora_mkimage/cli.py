@@ -69,7 +69,12 @@ def _dispatch(words: list[str]) -> int:
     parser = Parser(prog=f"amphora-mkimage {command}", description=COMMANDS[command])
     module.add_arguments(parser)
     arguments = parser.parse_args(words)
-    return int(module.run(arguments, Console(trace=getattr(arguments, "trace", False))))
+    console = Console(trace=getattr(arguments, "trace", False))
+    try:
+        return int(module.run(arguments, console))
+    except KeyboardInterrupt as interrupt:
+        # A boot may have taken long to come there, and its console is gone with it.
+        raise InterruptedBuildError("interrupted", tail=[console.unfinished] * bool(console.unfinished)) from interrupt
 
 
 def build_parser() -> Parser:

@@ -98,6 +98,7 @@ class Console:
         self.tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         self.timings: dict[str, float] = {}
         self.warnings: list[str] = []
+        self.unfinished = ""  #: what was being done when the user interrupted it
         self._steps: list[tuple[str, float]] = []
         self._doing = ""
         self._drawn = 0.0
@@ -113,6 +114,9 @@ class Console:
         try:
             with self._shown():
                 yield
+        except KeyboardInterrupt:
+            self.unfinished = self.unfinished or self._state()
+            raise
         finally:
             self._steps.pop()
             self._doing = ""
@@ -188,16 +192,17 @@ class Console:
         if self.live:
             self._draw()
         elif time.monotonic() - self._spoken >= self.interval:
-            self._print(self._state(), hang=0)
+            # Told apart from a step that begins, for those who look for that.
+            self._print(self._state("still: "), hang=0)
 
-    def _state(self) -> str:
+    def _state(self, lead: str = "") -> str:
         """Return the step that goes on, how long it has taken, and what it is doing."""
         innermost = self._steps[-1:]  # in one go: the ticker asks while others begin and end steps
         if not innermost:
             return f"{self._stamp()} {self._doing}"
         title, begin = innermost[0]
         doing = f": {self._doing}" if self._doing else ""
-        return f"{self._stamp()} {title} ({time.monotonic() - begin:.0f} s){doing}".replace("\t", " ")
+        return f"{self._stamp()} {lead}{title} ({time.monotonic() - begin:.0f} s){doing}".replace("\t", " ")
 
     def _draw(self) -> None:
         with ticker.LOCK:

@@ -1,6 +1,6 @@
 """What is written about the command line, made from the command line itself, so that it cannot lie.
 
-``python -m amphora_mkimage.manpage`` prints the man page, with ``--markdown`` the README's table of options, with
+``python -m amphora_mkimage.manpage`` prints the man page, with ``--markdown`` the table of options, with
 ``--completion bash`` a completion script; ``--write`` brings all three up to date in a checkout. The prose around the
 generated parts stands in ``files/``.
 """
@@ -20,8 +20,8 @@ from amphora_mkimage.errors import ExitStatus
 
 FILES = Path(__file__).with_name("files")
 REPOSITORY = Path(__file__).resolve().parents[1]
-README, MAN_PAGE, COMPLETION = "README.md", "docs/amphora-mkimage.1", "docs/completion.bash"
-#: The README's table stands between these.
+OPTIONS, MAN_PAGE, COMPLETION = "docs/options.md", "docs/amphora-mkimage.1", "docs/amphora-mkimage.bash"
+#: The table of options stands between these.
 TABLE_BEGIN, TABLE_END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
 
 _STATUS = {
@@ -56,7 +56,7 @@ def man_page() -> str:
 
 
 def markdown() -> str:
-    """Give the README's table of options."""
+    """Return the table of options."""
     rows = ["| option | variable | default | meaning |", "|---|---|---|---|"]
     for setting in settings.SETTINGS:
         names = " ".join(f"`{flag}`" for flag in setting.flags)
@@ -112,16 +112,16 @@ def fill(template: str, parts: Mapping[str, str]) -> str:
 
 
 def write(repository: Path) -> None:
-    """Bring the README's table, the man page and the completion script of a checkout up to date."""
-    readme = repository / README
-    readme.write_text(with_table(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    """Bring the table of options, the man page and the completion script of a checkout up to date."""
+    options = repository / OPTIONS
+    options.write_text(with_table(options.read_text(encoding="utf-8")), encoding="utf-8")
     (repository / MAN_PAGE).write_text(man_page(), encoding="utf-8")
     (repository / COMPLETION).write_text(completion.script(), encoding="utf-8")
 
 
-def with_table(readme: str) -> str:
-    """Give the README's text with the table as it should be now."""
-    before, _, rest = readme.partition(TABLE_BEGIN)
+def with_table(document: str) -> str:
+    """Return the document with the table as it should be now."""
+    before, _, rest = document.partition(TABLE_BEGIN)
     _, _, after = rest.partition(TABLE_END)
     return f"{before}{TABLE_BEGIN}\n\n{markdown()}\n{TABLE_END}{after}"
 
@@ -188,9 +188,9 @@ def main() -> int:
     """Print one of them, or write all."""
     parser = argparse.ArgumentParser(prog="python -m amphora_mkimage.manpage", description=__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--markdown", action="store_true", help="print the README's table")
+    what.add_argument("--markdown", action="store_true", help="print the table of options")
     what.add_argument("--completion", choices=("bash",), help="print a completion script")
-    what.add_argument("--write", action="store_true", help="update README.md and docs/ of this checkout")
+    what.add_argument("--write", action="store_true", help="update docs/ of this checkout")
     arguments = parser.parse_args()
     if arguments.write:
         write(REPOSITORY)

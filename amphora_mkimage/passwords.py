@@ -72,6 +72,6 @@ def read_password(source: str) -> str:
             with Path(source).open(encoding="utf-8") as file:
                 line = file.readline()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise BadValueError(f"--root-password-file: cannot read {source}: {reason}") from error
     return line.rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""What is said about the options and variables, in the help, the man page and the README alike."""
+"""What is said about the options and variables, in the help, the man page and docs/options.md alike."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The amphora agent's surroundings: units, scripts, directories, its log.
 
 The agent itself is in a virtual environment, or in the distribution's Python, before the stages run. Paths and names
-are those that Octavia's controller, its user data and the agent's own code have fixed (amphora.md 2.3 and 2.6).
+are those that Octavia's controller, its user data and the agent's own code have fixed
+(elements/amphora-agent and elements/certs-ramfs in its repository).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Our unit has the name that the controller's user data restarts, runs as root and reads the file that the controller
 sends: Debian's unit has another name, Ubuntu's runs as a user that may configure no network
 (https://bugs.launchpad.net/bugs/1831642). Debian's namespace unit fails at boot, where the agent has plugged nothing
-yet; the agent writes one of its own when it has. See amphora.md 3.9.
+yet; the agent writes one of its own when it has.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """CPU 0 for the system, all others for HAProxy (-m).
 
 The controller reads the tuned profile's name through the agent: only where it has the word "amphora" in it does it
-spread HAProxy's threads over the isolated CPUs (amphora.md 2.9). So the active profile is the contract.
+spread HAProxy's threads over the isolated CPUs (octavia/common/jinja/haproxy/combined_listeners/jinja_cfg.py). So the
+active profile is the contract.
 """
 
 from __future__ import annotations

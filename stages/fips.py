@@ -1,7 +1,8 @@
 """FIPS mode: only the algorithms and modules that FIPS 140 allows (-y).
 
 The policy of the cryptographic libraries is set here, the kernel is told by the stage "grub2", and the initramfs was
-made with dracut's module that checks the kernel before anything else (update-crypto-policies(8), amphora.md 2.9).
+made with dracut's module that checks the kernel before anything else (update-crypto-policies(8), Octavia's
+elements/amphora-fips).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The distribution's service stays disabled, because the agent writes a unit of its own for each load balancer; it reads
 the group under which the control socket is shared and the script of the PING health monitor from fixed paths
-(amphora.md 2.4).
+(Octavia's elements/haproxy-octavia).
 """
 
 from __future__ import annotations

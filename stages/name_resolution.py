@@ -1,7 +1,7 @@
 """No name is ever looked up by an amphora, so no DHCP server can slow it down or mislead it by a resolver.
 
 One nameserver line stays, with an address where nobody answers: dnspython, which the agent imports through eventlet,
-refuses to load without one (amphora.md 2.7).
+refuses to load without one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """NetworkManager brings up what cloud-init wrote, and nothing else.
 
 It would configure every interface that it sees by DHCP, among them those that the agent takes into its own network
-namespace; and it would write /etc/resolv.conf (amphora.md 2.3, Octavia's amphora-agent element).
+namespace; and it would write /etc/resolv.conf (Octavia's elements/amphora-agent has both files, too).
 """
 
 from __future__ import annotations

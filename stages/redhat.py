@@ -22,8 +22,8 @@ def applies(request: Request) -> bool:
 
 def run(guest: Guest, request: Request) -> None:
     """Set HAProxy's group, the directory of its log socket, dhclient's hook and the timers."""
-    # The agent shares HAProxy's control socket with the group that HAProxy runs as (amphora.md 2.4); "nogroup" is
-    # Debian's.
+    # The agent shares HAProxy's control socket with the group that HAProxy runs as (Octavia's
+    # elements/haproxy-octavia); "nogroup" is Debian's.
     put(guest, f"/{_GROUP}", (FILES / _GROUP).read_bytes().replace(b"nogroup", b"haproxy"))
     guest.mkdir_p("/var/lib/haproxy/dev")  # Debian's package makes it
     if guest.is_dir("/etc/dhcp"):

@@ -1,8 +1,8 @@
 """SELinux: permissive, so that what the policy does not know is logged and works; enforcing with -e.
 
 Octavia's own elements do the same. With -e, two switches of the distribution's policy are turned that keepalived and
-the load balancer's service need (amphora.md 2.9); the other two of Octavia's are in openstack-selinux, which is not in
-the distribution.
+the load balancer's service need (Octavia's elements/amphora-selinux); the other two of its list are in
+openstack-selinux, which is not in the distribution.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Files under /etc/sysctl.d and not the kernel command line, because the agent applies them again inside its network
 namespace with ``sysctl --system``. One file a key, so that an operator replaces one by writing one. No quotes around
-values: the kernel would take them as part of the value (amphora.md 2.4).
+values: the kernel would take them as part of the value.
 """
 
 from __future__ import annotations

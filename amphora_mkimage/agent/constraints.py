@@ -51,14 +51,14 @@ def fetch(location: Location, console: Console) -> Constraints:
         lines = requirements(text.splitlines(), "it")
     except MkimageError as error:
         raise MkimageError(
-            f"{location.shown} is no file of constraints: {error.what}", f"correct {_VARIABLE}"
+            f"{location.shown} is not a file of constraints: {error.what}", f"correct {_VARIABLE}"
         ) from error
     pins: dict[str, tuple[Requirement, ...]] = {}
     for pin in lines:
         name = canonical(pin.name)
         pins[name] = (*pins.get(name, ()), pin)
     if not pins:
-        raise MkimageError(f"{location.shown} is no file of constraints: it is empty", f"correct {_VARIABLE}")
+        raise MkimageError(f"{location.shown} is not a file of constraints: it is empty", f"correct {_VARIABLE}")
     return Constraints(location, content, pins)
 
 

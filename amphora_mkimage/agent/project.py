@@ -60,7 +60,7 @@ def read_wheel(path: Path) -> Project:
             names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
             text = archive.read(names[0]).decode() if len(names) == 1 else ""
     except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
-        raise MkimageError(f"{path.name} from the package index is no wheel: {error}") from error
+        raise MkimageError(f"{path.name} from the package index is not a wheel: {error}") from error
     if not text:
         raise MkimageError(f"{path.name} from the package index has no metadata")
     return _of_metadata(text, path.name)
@@ -74,7 +74,7 @@ def read_source(path: Path) -> Project:
     try:
         names, texts = _of_zip(path) if path.suffix == ".zip" else _of_tar(path)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-        what = f"{path.name} from the package index is no source distribution"
+        what = f"{path.name} from the package index is not a source distribution"
         raise MkimageError(what, tail=str(error).splitlines()) from error
     native = next((name for name in sorted(names) if name.endswith(_NATIVE) and "test" not in name), "")
     described = _of_metadata(texts.get("PKG-INFO", ""), path.name)
@@ -104,7 +104,7 @@ def read_checkout(archive: Path, project: str) -> Project:
         raise MkimageError(f"setup.cfg of {project} cannot be read: {error}".splitlines()[0]) from error
     name = table.get("name") or config.get("metadata", "name", fallback="")
     if not name:
-        raise MkimageError(f"this is no checkout of {project}: neither pyproject.toml nor setup.cfg names a project")
+        raise MkimageError(f"this is not a checkout of {project}: neither pyproject.toml nor setup.cfg names a project")
     old = [config.get(section, key, fallback="") for section in ("options", "metadata") for key in _PYTHON_KEYS]
     python = table.get("requires-python") or next(filter(None, old), "")
     lines = [*table.get("dependencies", ()), *config.get("options", "install_requires", fallback="").splitlines()]
@@ -119,7 +119,7 @@ def requirements(lines: Sequence[str], source: str) -> list[Requirement]:
     """Read lines of a requirements file.
 
     :param source: where they are from, for messages
-    :raises MkimageError: one is no requirement
+    :raises MkimageError: one is not a requirement
     """
     found = []
     for line in lines:
@@ -128,7 +128,7 @@ def requirements(lines: Sequence[str], source: str) -> list[Requirement]:
             try:
                 found.append(Requirement(text))
             except InvalidRequirement as error:
-                raise MkimageError(f"{source} has a line that is no requirement: {text[:80]!r}") from error
+                raise MkimageError(f"{source} has a line that is not a requirement: {text[:80]!r}") from error
     return found
 
 

@@ -256,7 +256,8 @@ def be_the_controller(session: Session, client: Client) -> None:
     also = [Client(client.identity, machine.ports[subnet.version, agent.PORT]) for subnet in others]
     controller = Controller(client, heartbeats, session, lambda name: session.console.note(f"agent: {name}"), also=also)
     outcome.steps = controller.steps
-    controller.run()
+    with session.console.step("driving the amphora agent"):
+        controller.run()
     if not outcome.death and not controller.steps[-1].error:
         with session.console.step("waiting for the guest's last report"):
             session.follow(lambda: outcome.report.deleted, UNITS_SECONDS)

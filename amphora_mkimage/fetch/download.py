@@ -226,7 +226,7 @@ class Transfer:
         if size > self._limit:
             raise MkimageError(
                 f"{self.location.shown} is larger than {self._limit} bytes: refused",
-                "that is no file which belongs there: name another mirror",
+                "that is not a file which belongs there: name another mirror",
             )
 
     def _attach(self, response: requests.Response) -> None:

@@ -95,14 +95,14 @@ def obtain_own(
     what comes from there.
 
     :param insecure: do without the checksum
-    :raises BadValueError: the URL or its checksum cannot be used, or the path is no file
+    :raises BadValueError: the URL or its checksum cannot be used, or the path is not a file
     :raises MkimageError: it cannot be fetched, or is not what the checksum says
     """
     bare, fragment = urldefrag(text) if "://" in text else (text, "")
     location, digest = Location.parse(bare), parse_digest(fragment)
     if fragment and digest is None:
         raise BadValueError(
-            f"{location.shown}: the part after # is no checksum", "write #sha256= or #sha512= and all of its digits"
+            f"{location.shown}: the part after # is not a checksum", "write #sha256= or #sha512= and all of its digits"
         )
     if location.path is not None:
         return _own_file(location, location.path, digest)

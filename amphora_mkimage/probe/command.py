@@ -115,4 +115,4 @@ def _outcome(check: Check, console: Console) -> Outcome:
 
 
 def _verdict(need: Need, names: Sequence[str]) -> str:
-    return f"{need + ':':<8}" + (f"no, for want of {', '.join(names)}" if names else "yes")
+    return f"{need + ':':<8}" + (f"no (missing: {', '.join(names)})" if names else "yes")

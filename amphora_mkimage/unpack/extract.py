@@ -144,7 +144,9 @@ class _Extraction:
         except FileExistsError:
             raise
         except (OSError, IndexError):
-            raise FormatError(f"is a hard link to {shown(member.link)}, which is no file before it") from None
+            raise FormatError(
+                f"is a hard link to {shown(member.link)}, which is not a file that comes before it"
+            ) from None
 
     def _write_directory(self, member: Member, name: str) -> None:
         # It may be there: its children can come before it. O_NOFOLLOW: or else it is something of this name.
@@ -171,7 +173,7 @@ class _Extraction:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
-            raise FormatError("lies below a symbolic link or something else that is no directory") from None
+            raise FormatError("lies below a symbolic link or something else that is not a directory") from None
         self._stand_in(directory, parts)
 
     def _stand_in(self, directory: int, parts: list[str]) -> None:

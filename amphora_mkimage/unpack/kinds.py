@@ -56,7 +56,7 @@ def kind(path: Path) -> Kind:
     """
     try:
         if not path.is_file():
-            raise BadValueError(f"{path} is no file" if path.exists() else f"{path} does not exist")
+            raise BadValueError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
@@ -73,6 +73,6 @@ def kind(path: Path) -> Kind:
     if any(head[offset : offset + len(magic)] == magic for offset, magic in _DISKS):
         return Kind.RAW
     raise BadValueError(
-        f"{path} is no root filesystem or disk" if head else f"{path} is empty",
+        f"{path} is not a root filesystem or disk" if head else f"{path} is empty",
         "accepted are: tar (plain, gzip, xz, zstd, bzip2), squashfs, qcow2, raw disk",
     )

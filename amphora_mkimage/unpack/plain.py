@@ -95,14 +95,14 @@ class _Copy:
                 self._made[path] = parent
                 self._write(parent, path)
             elif parent.type != tar_format.DIRECTORY:
-                raise FormatError("lies below a symbolic link or something else that is no directory")
+                raise FormatError("lies below a symbolic link or something else that is not a directory")
 
     def _linked(self, member: Member) -> Member:
         """Give what a hard link is to be written as: another name of a file, or a symbolic link once more."""
         target = "/".join(tar_format.split(member.link, "links to what"))
         there = self._made.get(target)
         if there is None or there.type == tar_format.DIRECTORY or not target:
-            raise FormatError(f"is a hard link to {shown(member.link)}, which is no file before it")
+            raise FormatError(f"is a hard link to {shown(member.link)}, which is not a file that comes before it")
         if there.type == tar_format.SYMLINK:
             return replace(there, name=member.name, parts=member.parts)
         return replace(member, link=f"./{target}", xattrs={})

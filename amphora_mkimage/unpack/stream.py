@@ -51,7 +51,7 @@ class Stream:
     """The archive's bytes in order; every failure is told with the archive's name.
 
     :param budget: bytes after which it is refused, and ``excess`` what to say then
-    :param on_end: called at the end of the file; raises when it is no good end
+    :param on_end: called at the end of the file; raises when it is not a good end
     """
 
     def __init__(self, title: str, file: IO[bytes], budget: int, excess: str, on_end: Callable[[], None]) -> None:

@@ -137,7 +137,7 @@ def _mount_entry(appliance: Appliance, entry: FstabEntry, found: Sequence[Filesy
     place = ApplianceTree(appliance).resolve(entry.mountpoint)
     if place is None or not place[1].is_directory:
         raise MkimageError(
-            f"the image mounts {entry.spec} on {entry.mountpoint}, which is no directory there", _ANOTHER
+            f"the image mounts {entry.spec} on {entry.mountpoint}, which is not a directory there", _ANOTHER
         )
     appliance.call("mount_options", MOUNT_OPTIONS, _mountable(entry, filesystem), place[0])
     return place[0]

@@ -1,4 +1,4 @@
-"""The amphora agent's parts (amphora.md 2.11 items 4, 5, 6, 9 and 12).
+"""The amphora agent's parts.
 
 An image that was built without the agent, and says so in its manifest, lacks them by intention; from any other image
 they are asked.
@@ -23,7 +23,7 @@ _COMMANDS = (
 _UNITS = ("amphora-agent.service", "prometheus-proxy.service", "certs-ramfs.service")
 _MASQUERADE = "/usr/local/bin/lvs-masquerade.sh"
 _CERTFS = "/usr/local/bin/certfs-ramfs"
-#: Where the agent writes the units of load balancers (octavia/common/config.py and amphora.md 3.3).
+#: Where the agent writes the units of load balancers (octavia/amphorae/backends/agent/api_server/util.py).
 _UNIT_DIRECTORY = "/usr/lib/systemd/system"
 _NEVER_WRITTEN = ("cramfs", "erofs", "iso9660", "squashfs")
 _RSYSLOG = "/etc/rsyslog.conf"
@@ -88,7 +88,7 @@ def unit_directory(subject: Subject) -> Iterator[Finding]:
     """Check that the agent can write the units of load balancers, which it does where the distribution's are."""
     found = subject.tree.resolve(_UNIT_DIRECTORY)
     if found is None or not found[1].is_directory:
-        yield fail(f"{_UNIT_DIRECTORY} is no directory: no load balancer can be started")
+        yield fail(f"{_UNIT_DIRECTORY} is not a directory: no load balancer can be started")
     for entry in fstab.parse_fstab(subject.tree.text("/etc/fstab")):
         above = f"{_UNIT_DIRECTORY}/".startswith(f"{entry.mountpoint.rstrip('/')}/")
         if above and ("ro" in entry.options or entry.type in _NEVER_WRITTEN):

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, console: Console) -> ExitStatus:
     """Verify an image and print the verdict on standard output.
 
     :raises HostError: this host cannot look into images
-    :raises MkimageError: the file is no image
+    :raises MkimageError: the file is not an image
     """
     report = verify(
         arguments.image,

@@ -1,4 +1,4 @@
-"""The configuration that makes a distribution an amphora (amphora.md 2.4 to 2.9)."""
+"""The configuration that makes a distribution an amphora."""
 
 from __future__ import annotations
 

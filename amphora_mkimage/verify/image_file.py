@@ -83,12 +83,12 @@ def identify(path: Path, console: Console) -> ImageFile:
     """Look at a file's own bytes, and let qemu-img look when that is safe.
 
     :raises BadValueError: there is no such file, or it cannot be read
-    :raises MkimageError: it is no image
+    :raises MkimageError: it is not an image
     :raises HostError: qemu-img is missing
     """
     try:
         if not path.is_file():
-            raise BadValueError(f"{path} is no file" if path.exists() else f"{path} does not exist")
+            raise BadValueError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(64 << 10)

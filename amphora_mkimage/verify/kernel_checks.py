@@ -22,7 +22,7 @@ _DECOMPRESSORS = {
     "lz4": "lz4 -dc",
 }
 
-#: What an amphora loads (amphora.md 2.11 item 8), with what for; alternatives are separated by "|".
+#: What an amphora loads, with what for; alternatives are separated by "|".
 _MODULES = {
     "brd": "the RAM disk for certificates",
     "dm_crypt": "its encryption",

@@ -38,7 +38,7 @@ ReadAt = Callable[[int, int], bytes]
 def kernel_kind(head: bytes) -> tuple[str, str]:
     """Tell what kind of kernel a file starts like, and its version where it says it.
 
-    :returns: ("", "") for what is no kernel; a version of "" where the format has none
+    :returns: ("", "") for what is not a kernel; a version of "" where the format has none
     """
     # Documentation/arch/x86/boot.rst: "HdrS" at 0x202, pointer to the version's text (less 0x200) at 0x20e.
     if head[0x1FE:0x200] == b"\x55\xaa" and head[0x202:0x206] == b"HdrS":

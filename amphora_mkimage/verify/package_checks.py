@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import DEBIAN_FAMILY, RPM_FAMILY, Subject
 
-#: /1.0/info asks the package database for these and answers 500 when one is missing (amphora.md 0, item 4).
+#: /1.0/info asks the package database for these and answers 500 when one is missing
+#: (octavia/amphorae/backends/agent/api_server/amphora_info.py).
 _ASKED_BY_THE_AGENT = ("haproxy", "keepalived", "ipvsadm")
 
-#: Packages that an amphora cannot do without, by family; alternatives are separated by "|" (amphora.md 2.2).
+#: Packages that an amphora cannot do without, by family; alternatives are separated by "|".
 _REQUIRED = {
     "debian": (
         "cloud-init",
@@ -67,7 +68,7 @@ _UNCHECKED_APT = (
 _NO_LIST = "there is no list of packages"
 _BUILD_TOOLS = r"(?:gcc|g\+\+|gcc-c\+\+|cpp|make|git|automake|build-essential)(?:-\d+)?|.*-dev(?:el)?"
 
-#: Programs by name, or by path where the agent or a unit uses the path (amphora.md 2.11 item 3).
+#: Programs by name, or by path where the agent or a unit uses the path.
 _PROGRAMS = (
     "/usr/sbin/haproxy",
     "/usr/sbin/keepalived",

@@ -15,7 +15,7 @@ _LINE_LIMIT = 256  # BINPRM_BUF_SIZE: the kernel reads no more
 
 
 def interpreter(subject: Subject, path: str) -> str | None:
-    """Give the interpreter that a script names; "" for what is no script, None when there is no such interpreter."""
+    """Give the interpreter that a script names; "" for what is not a script, None when there is no such interpreter."""
     line = subject.tree.read(path, size=_LINE_LIMIT).partition(b"\n")[0].decode(errors="replace")
     if not line.startswith("#!"):
         return ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 
-#: What Octavia's haproxy-octavia element writes (amphora.md 2.4). Kept here once more on purpose: the checks must not
-#: learn from the builder what is right.
+#: What Octavia's elements/haproxy-octavia writes. Kept here once more on purpose: the checks must not learn from the
+#: builder what is right.
 EXPECTED = {
     "fs.file-max": "2600000",
     "fs.nr_open": "2600000",

@@ -37,7 +37,7 @@ _TYPES = {
 
 
 class _TarInfo(tarfile.TarInfo):
-    """A header whose size is no trap."""
+    """A header whose size is not a trap."""
 
     def _block(self, count: int) -> int:
         # CVE-2025-8194: a negative size makes tarfile read the same header for ever. Fixed in Python 3.11.14; Debian 12
@@ -57,7 +57,7 @@ class TarTree(Tree):
     """A tar of a root filesystem.
 
     :param path: of the uncompressed archive
-    :raises MkimageError: it is no tar, or it is cut off
+    :raises MkimageError: it is not a tar, or it is cut off
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +71,9 @@ class TarTree(Tree):
             self._index()
         except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
             self.close()
-            raise MkimageError(f"{path} is no complete tar archive: {error}", "build or download it again") from error
+            raise MkimageError(
+                f"{path} is not a complete tar archive: {error}", "build or download it again"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -100,7 +102,7 @@ class TarTree(Tree):
             return
         parent, name = posixpath.split(path)
         if not self._is_real_directory(parent):
-            self._problem(f"{member.name!r} goes through something that is no directory")
+            self._problem(f"{member.name!r} goes through something that is not a directory")
             return
         size = member.size if member.isreg() else 0
         mode = _TYPES.get(member.type, stat.S_IFREG) | stat.S_IMODE(member.mode)

@@ -168,7 +168,7 @@ class Tree(ABC):
             raise TreeError(f"{path} does not exist")
         real, entry = found
         if not entry.is_file:
-            raise TreeError(f"{path} is no regular file")
+            raise TreeError(f"{path} is not a regular file")
         wanted = max(0, min(entry.size - offset, entry.size if size is None else size))
         if wanted > READ_LIMIT:
             raise TreeError(f"{path} is too large to be read ({entry.size} bytes)")

@@ -287,7 +287,7 @@ def test_a_mirror_that_fails_does_not_wait_for_an_index_that_is_silent(run_cli, 
         silent.accept()  # it was asked
     assert done.returncode == 1, done.stderr
     assert "cannot read the package archive" in done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"cache", "log"}
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]  # an empty cache goes with the build that made it
     log = (tmp_path / "log").read_text()
     assert all(log.count(f"] {step}") == 1 for step in ("guest: ", "fetch the amphora agent", "read the package arch"))
     evidence = [line.strip() for line in done.stderr.splitlines() if line.lstrip().startswith("W: ")]

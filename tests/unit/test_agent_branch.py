@@ -149,7 +149,7 @@ def test_constraints_that_do_not_exist(world: World) -> None:
 def test_constraints_that_are_none(world: World, text: str) -> None:
     world.server.files["/constraints"] = text.encode()
     world.environ["DIB_REPOLOCATION_upper_constraints"] = f"{world.server.url}/constraints"
-    assert "is no file of constraints" in world.fails().what
+    assert "is not a file of constraints" in world.fails().what
 
 
 def test_constraints_by_url(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -18,7 +19,7 @@ import pytest
 
 from amphora_mkimage import cli, ticker
 from amphora_mkimage.console import Console, wrap
-from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.errors import ExitStatus, MkimageError
 
 #: Of a test's ticker; the program's own are a second and half a minute.
 OFTEN = 0.02
@@ -81,7 +82,9 @@ def test_elsewhere_a_long_step_is_told_again() -> None:
         console.activity("unpacking libc6")
         lines = wait_for(stream, lambda text: text.count("\n") >= 3)
     assert lines[0].endswith("] bootstrap")
-    assert all(re.fullmatch(r"\[ +[0-9.]+\] bootstrap \([0-9]+ s\): unpacking libc6", line) for line in lines[1:])
+    assert all(
+        re.fullmatch(r"\[ +[0-9.]+\] still: bootstrap \([0-9]+ s\): unpacking libc6", line) for line in lines[1:]
+    )
     assert log.getvalue().decode().splitlines()[: len(lines)] == lines
 
 
@@ -190,3 +193,18 @@ def test_an_error_stands_on_a_line_of_its_own(terminal: Terminal, monkeypatch: p
     terminal.stream.write("[    1.0] bootstrap: unpacking^C")
     cli._report(MkimageError("interrupted"))
     assert terminal.read_until("interrupted\r\n").partition("^C")[2].startswith("\r\x1b[K")
+
+
+def test_an_interrupted_command_says_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def run(_arguments: object, console: Console) -> int:
+        with console.step("booting"), contextlib.suppress(OSError), console.step("waiting"):
+            console.activity("[ OK ] Reached target network.target")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("amphora_mkimage.boot.command.run", run)
+    assert cli.main(["boot", "/image"]) == ExitStatus.INTERRUPTED
+    *_, what, where = capfd.readouterr().err.splitlines()
+    assert what == "amphora-mkimage: error: interrupted"
+    assert re.fullmatch(r"    \[ +[0-9.]+\] waiting \(0 s\): \[ OK \] Reached target network.target", where)

@@ -22,10 +22,10 @@ def read(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-def test_readme_table_is_current() -> None:
-    text = read(manpage.README)
+def test_table_of_options_is_current() -> None:
+    text = read(manpage.OPTIONS)
     assert text.count(manpage.TABLE_BEGIN) == text.count(manpage.TABLE_END) == 1
-    assert text == manpage.with_table(text), f"{manpage.README} is {REGENERATE}"
+    assert text == manpage.with_table(text), f"{manpage.OPTIONS} is {REGENERATE}"
 
 
 def test_man_page_is_current() -> None:
@@ -34,6 +34,17 @@ def test_man_page_is_current() -> None:
 
 def test_completion_is_current() -> None:
     assert read(manpage.COMPLETION) == completion.script(), f"{manpage.COMPLETION} is {REGENERATE}"
+
+
+def test_they_are_installed_where_they_are_looked_for() -> None:
+    """bash-completion tries NAME.bash, man NAME.1."""
+    installed = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["data-files"]
+    assert installed == {
+        "share/man/man1": [manpage.MAN_PAGE],
+        "share/bash-completion/completions": [manpage.COMPLETION],
+    }
+    assert Path(manpage.MAN_PAGE).name == "amphora-mkimage.1"
+    assert Path(manpage.COMPLETION).name == "amphora-mkimage.bash"
 
 
 def test_every_flag_and_variable_is_documented() -> None:

@@ -79,7 +79,7 @@ def test_read_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("from stdin\n"))
     assert passwords.read_password("-") == "from stdin"
     file.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(BadValueError, match="it is no text"):
+    with pytest.raises(BadValueError, match="it is not text"):
         passwords.read_password(str(file))
     with pytest.raises(BadValueError, match="No such file"):
         passwords.read_password(str(tmp_path / "absent"))

@@ -380,7 +380,7 @@ def test_a_missing_directory_may_be_made_later(tmp_path: Path) -> None:
 
 
 def test_octavia_lib_is_of_the_branch_of_the_agent() -> None:
-    """amphora.md 2.12 no. 5: diskimage-create.sh takes octavia-lib from master."""
+    """diskimage-create.sh takes octavia-lib from master."""
     branch = make("-g", "stable/2026.1").branch
     assert branch is not None
     assert (branch.agent.ref, branch.lib.ref) == ("stable/2026.1", "stable/2026.1")

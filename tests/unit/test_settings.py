@@ -13,7 +13,7 @@ def resolve(*argv: str, **environ: str) -> dict[str, Value]:
     return settings.resolve(vars(cli.build_parser().parse_args(list(argv))), environ)
 
 
-#: Defaults of the founding specification.
+#: Defaults of Octavia's first specification (specs/version0.5/base-image.rst in its repository).
 SPECIFIED = {
     "arch": "amd64",
     "backend": "haproxy",

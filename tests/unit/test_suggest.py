@@ -81,6 +81,9 @@ def test_help_offers_every_value_and_every_variable() -> None:
         assert refused not in text
 
 
-def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert max(map(len, cli.build_parser().format_help().splitlines())) < 80
+@pytest.mark.parametrize("columns", range(70, 120, 3))
+def test_help_fits_the_terminal_and_no_name_is_broken(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = cli.build_parser().format_help().splitlines()
+    assert max(map(len, lines)) < columns
+    assert [line for line in lines if re.search(r"\w-$", line)] == []

@@ -47,11 +47,11 @@ REFUSED = {
     "hard link to the host": (header(b"a", b"1", link=b"/etc/shadow"), "is absolute"),
     "hard link through a link": (
         header(b"a", b"2", link=OUTSIDE) + header(b"b", b"1", link=b"a/secret"),
-        "hard link to 'a/secret', which is no file before it",
+        "hard link to 'a/secret', which is not a file that comes before it",
     ),
-    "hard link to nothing": (header(b"b", b"1", link=b"later") + file(b"later"), "no file before it"),
-    "hard link to a directory": (DIRECTORY + header(b"b", b"1", link=b"d"), "no file before it"),
-    "hard link to the root": (header(b"b", b"1", link=b"."), "no file before it"),
+    "hard link to nothing": (header(b"b", b"1", link=b"later") + file(b"later"), "not a file that comes before it"),
+    "hard link to a directory": (DIRECTORY + header(b"b", b"1", link=b"d"), "not a file that comes before it"),
+    "hard link to the root": (header(b"b", b"1", link=b"."), "not a file that comes before it"),
     "hard link with content": (file(b"a") + header(b"b", b"1", 5, link=b"a") + file(b"x"), "a size"),
     "hard link over a file": (file(b"a") + file(b"b") + header(b"b", b"1", link=b"a"), "comes twice"),
     "directory with content": (header(b"d", b"5", 512) + file(b"x"), "a size"),
@@ -149,7 +149,7 @@ def test_damaged_compression(program: str, harm: str, tmp_path: Path) -> None:
     elif harm == "cut":
         del content[len(content) // 2 :]
     else:
-        content += b"garbage that is no stream"
+        content += b"garbage that is not a stream"
     with pytest.raises(MkimageError, match="damaged"):
         unpacked(archive(tmp_path / "x.tar", bytes(content)))
 

@@ -135,11 +135,11 @@ def test_kind_of_a_plain_tar(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"#!/bin/sh\n", "no root filesystem"),
-        (bytes(100_000), "no root filesystem"),
+        (b"#!/bin/sh\n", "not a root filesystem"),
+        (bytes(100_000), "not a root filesystem"),
         (b"KDMV" + bytes(1000), "is a VMDK"),
-        (b"<html>" * 1000, "no root filesystem"),
-        (b"PK\x03\x04" + bytes(600), "no root filesystem"),
+        (b"<html>" * 1000, "not a root filesystem"),
+        (b"PK\x03\x04" + bytes(600), "not a root filesystem"),
     ],
 )
 def test_anything_else_is_a_bad_value(content: bytes, words: str, tmp_path: Path) -> None:
@@ -148,5 +148,5 @@ def test_anything_else_is_a_bad_value(content: bytes, words: str, tmp_path: Path
     with pytest.raises(BadValueError, match=words):
         unpack.kind(path)
     for other in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(BadValueError, match=r"is no file|does not exist"):
+        with pytest.raises(BadValueError, match=r"is not a file|does not exist"):
             unpack.kind(other)

@@ -267,7 +267,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int =
     [
         ([member("../../etc/cron.d/x", size=1)], "leads out"),
         ([member("/etc/x", size=1)], "absolute"),
-        ([member("a", tarfile.SYMTYPE, "/etc"), member("a/passwd", size=1)], "no directory"),
+        ([member("a", tarfile.SYMTYPE, "/etc"), member("a/passwd", size=1)], "not a directory"),
         ([member("a", tarfile.LNKTYPE, "../../../etc/shadow")], "leads out"),
         ([member("a", tarfile.LNKTYPE, "not-there")], "hard link"),
     ],
@@ -323,7 +323,7 @@ def huge_extended_header(content: bytes) -> bytes:
 def test_a_broken_tar_is_refused(harm: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = amphora().tar(tmp_path / "x.tar")
     path.write_bytes(harm(path.read_bytes()))
-    with pytest.raises(MkimageError, match="no complete tar"):
+    with pytest.raises(MkimageError, match="not a complete tar"):
         TarTree(path)
 
 

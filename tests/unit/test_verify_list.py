@@ -1,6 +1,6 @@
-"""The list of what makes a complete amphora (amphora.md 2.11), clause by clause: each is broken by itself, and found.
+"""The list of what makes a complete amphora, clause by clause: each is broken by itself, and found.
 
-The first column is the clause's number there, "w" for warnings; docs/verify.md has the same list for people.
+The first column is a clause's number, "w" for warnings; docs/verify.md has the same list for people.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ CLAUSES: list[Clause] = [
         append("/etc/fstab", "LABEL=usr /usr squashfs defaults 0 2\n")),
     ("6", "agent.unit-directory", FAIL, "command line",
         replace("/boot/grub/grub.cfg", " ro ", " ro ostree=/ostree/1 ")),
-    ("6", "agent.unit-directory", FAIL, "no directory", both(
+    ("6", "agent.unit-directory", FAIL, "not a directory", both(
         remove("/usr/lib/systemd/system"), write("/usr/lib/systemd/system"))),
     # 7: cloud-init and the network
     ("7", "services.cloud-init", FAIL, "not installed", without_program("cloud-init")),
