@@ -169,6 +169,22 @@ class ApplianceGuest:
         """List a directory, sorted."""
         return sorted(self._call("ls", directory))
 
+    def ls0(self, dir: str, filenames: str) -> None:  # noqa: A002 (libguestfs' name)
+        """List a directory into a file of the host."""
+        self._call("ls0", dir, filenames)
+
+    def lstatnslist(self, path: str, names: list[str]) -> list[dict[str, int]]:
+        """Look at names in a directory."""
+        return list(self._call("lstatnslist", path, names))
+
+    def readlinklist(self, path: str, names: list[str]) -> list[str]:
+        """Read symbolic links in a directory."""
+        return list(self._call("readlinklist", path, names))
+
+    def pread(self, path: str, count: int, offset: int) -> bytes:
+        """Read a part of a file."""
+        return bytes(self._call("pread", path, count, offset))
+
     def find(self, directory: str) -> list[str]:
         """List everything under a directory."""
         return sorted(name.lstrip("/") for name in self._call("find", self._call("realpath", directory)))

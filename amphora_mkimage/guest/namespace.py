@@ -197,6 +197,29 @@ class NamespaceGuest:
         finally:
             os.close(fd)
 
+    def ls0(self, dir: str, filenames: str) -> None:  # noqa: A002 (libguestfs' name)
+        """List a directory into a file of the host."""
+        names = b"".join(os.fsencode(name) + b"\0" for name in self.ls(dir))
+        Path(filenames).write_bytes(names)
+
+    def lstatnslist(self, path: str, names: list[str]) -> list[dict[str, int]]:
+        """Look at names in a directory."""
+        with self._directory(path) as fd:
+            return [_look(fd, name) for name in names]
+
+    def readlinklist(self, path: str, names: list[str]) -> list[str]:
+        """Read symbolic links in a directory."""
+        with self._directory(path) as fd:
+            return [_target(fd, name) for name in names]
+
+    def pread(self, path: str, count: int, offset: int) -> bytes:
+        """Read a part of a file."""
+        fd = open_inside(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)  # or a FIFO would wait for a writer
+        try:
+            return os.pread(fd, count, offset)
+        finally:
+            os.close(fd)
+
     def find(self, directory: str) -> list[str]:
         """List everything under a directory."""
         fd = open_inside(self._fd, directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -259,11 +282,38 @@ class NamespaceGuest:
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
         directory, name = split(path)
-        fd = open_inside(self._fd, directory, os.O_PATH | os.O_DIRECTORY)
-        try:
+        with self._directory(directory) as fd:
             yield fd, name
+
+    @contextlib.contextmanager
+    def _directory(self, path: str) -> Iterator[int]:
+        fd = open_inside(self._fd, path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield fd
         finally:
             os.close(fd)
+
+
+def _look(directory: int, name: str) -> dict[str, int]:
+    """Return what lstat(2) says of a name in a directory, as libguestfs has it."""
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return {"st_ino": -1, "st_mode": 0, "st_uid": 0, "st_gid": 0, "st_size": 0}
+    return {
+        "st_ino": found.st_ino,
+        "st_mode": found.st_mode,
+        "st_uid": found.st_uid,
+        "st_gid": found.st_gid,
+        "st_size": found.st_size,
+    }
+
+
+def _target(directory: int, name: str) -> str:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError:
+        return ""
 
 
 def _locked(path: Path) -> int:

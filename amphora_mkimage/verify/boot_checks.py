@@ -167,11 +167,11 @@ def _pinning(subject: Subject, entry: BootEntry) -> Iterator[Finding]:
 
 GROUP = "boot"
 CHECKS = (
-    Check("boot.config", GROUP, "bootloader configuration", configuration, disk=True),
+    Check("boot.config", GROUP, "bootloader configuration", configuration, disk=True, in_build=True),
     Check("boot.bios", GROUP, "starts under BIOS or Open Firmware", bios, disk=True),
     Check("boot.efi", GROUP, "starts under UEFI", efi, disk=True),
     Check("boot.search", GROUP, "GRUB finds its filesystem", searched_filesystems, disk=True),
     Check("boot.root", GROUP, "kernel finds its root", root_argument, disk=True),
     Check("boot.fstab", GROUP, "fstab matches the disk", fstab_root, disk=True),
-    Check("boot.command-line", GROUP, "kernel command line", command_line, disk=True),
+    Check("boot.command-line", GROUP, "kernel command line", command_line, disk=True, in_build=True),
 )

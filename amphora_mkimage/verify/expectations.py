@@ -74,6 +74,15 @@ def load(
     return _expect(document, path if found else None, problem, size_gib, root_password)
 
 
+def of_settings(settings: dict[str, Any], *, agent: bool) -> Expectations:
+    """Expect what a build was asked for, before there is a manifest.
+
+    :param settings: as the manifest will have them
+    :param agent: the amphora agent is in the image
+    """
+    return _expect({"settings": settings, "agent": agent}, None, "", None, None)
+
+
 def _read(path: Path) -> tuple[dict[str, Any], str]:
     try:
         with path.open("rb") as file:
