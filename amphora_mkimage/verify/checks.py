@@ -12,9 +12,12 @@ from amphora_mkimage.verify import (
     kernel_checks,
     leak_checks,
     network_checks,
+    override_checks,
     package_checks,
     reboot_checks,
     service_checks,
+    start_checks,
+    write_checks,
 )
 from amphora_mkimage.verify.result import NO_DISK, Check, Finding, Outcome, fail, not_applicable
 from amphora_mkimage.verify.subject import Subject
@@ -23,13 +26,16 @@ from amphora_mkimage.verify.tree import TreeError
 CHECKS: tuple[Check, ...] = (
     *disk_checks.CHECKS,
     *boot_checks.CHECKS,
+    *start_checks.CHECKS,
     *kernel_checks.CHECKS,
     *package_checks.CHECKS,
     *configuration_checks.CHECKS,
     *network_checks.CHECKS,
     *service_checks.CHECKS,
+    *override_checks.CHECKS,
     *agent_checks.CHECKS,
     *reboot_checks.CHECKS,
+    *write_checks.CHECKS,
     *leak_checks.CHECKS,
 )
 
