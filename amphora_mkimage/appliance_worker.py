@@ -29,6 +29,7 @@ from amphora_mkimage.guest import appliance_network
 from amphora_mkimage.guest.appliance import ApplianceBuild
 from amphora_mkimage.guest.choose import ASKED, Choice
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages import inherited
 from amphora_mkimage.verify import in_build
 from amphora_mkimage.work import Result, Worker
 
@@ -121,6 +122,7 @@ class ApplianceWorker(Worker):
             guest = build.guest
             network = Network(contextlib.nullcontext, appliance_network.address, build.without_network)
             with guest.mounted():
+                inherited.before_packages(guest)
                 with build.scratch(dnf.DIRECTORY):
                     key = customise_dnf.resolve(guest, start, wish, network, console)
                     customise_dnf.install(guest, wish, network, place.store, console)

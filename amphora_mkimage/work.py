@@ -107,5 +107,6 @@ def run_stages(plan: Plan, guest: Guest, console: Console) -> list[dict[str, str
     installed = manifest.packages(guest, dnf=plan.request.base.dnf)
     for stage in stages.wanted(plan.request):
         console.activity(stages.name(stage))
-        stage.run(guest, plan.request)
+        for line in stage.run(guest, plan.request) or ():
+            console.note(line)
     return installed

@@ -25,6 +25,7 @@ from amphora_mkimage.stages import (
     haproxy,
     identity,
     interface_names,
+    inherited,
     logging,
     name_resolution,
     network,
@@ -47,13 +48,14 @@ class Stage(Protocol):
     def applies(self, request: Request) -> bool:
         """Tell whether this image wants it."""
 
-    def run(self, guest: Guest, request: Request) -> None:
-        """Do it."""
+    def run(self, guest: Guest, request: Request) -> Sequence[str] | None:
+        """Do it; what the user should know of it, one line each."""
 
 
 ORDER: Sequence[Stage] = cast(
     "Sequence[Stage]",
     (
+        inherited,  # first: the others write where it takes something away
         apt,
         identity,
         network,

@@ -6,8 +6,8 @@ read through open descriptors, and one in an appliance by calls that its daemon 
 
 from __future__ import annotations
 
+import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -46,20 +46,22 @@ class GuestTree(Tree):
 
     def _list(self, directory: str) -> Mapping[str, Entry]:
         # Not "ls": libguestfs' binding gives up at a name that is not UTF-8, and with it everything beside that name.
-        with tempfile.NamedTemporaryFile(prefix="amphora-mkimage-names-") as file:
-            try:
-                self._reader.ls0(directory, file.name)
-                raw = [name for name in file.read().split(b"\0") if name]
-                # Such a name cannot be asked for; it is there, of no type, so that whoever needs it fails.
-                names, others = [], {}
-                for name in raw:
-                    try:
-                        names.append(name.decode())
-                    except UnicodeDecodeError:
-                        others[name.decode(errors="backslashreplace")] = Entry(0, 0, 0, 0)
-                return others | self._look(directory, names)
-            except (OSError, MkimageError) as error:
-                raise TreeError(f"{directory}: {error}") from error
+        file = os.memfd_create("names")  # a file by name would cost more than all else
+        try:
+            self._reader.ls0(directory, f"/proc/self/fd/{file}")
+            raw = [name for name in os.pread(file, os.fstat(file).st_size, 0).split(b"\0") if name]
+            # Such a name cannot be asked for; it is there, of no type, so that whoever needs it fails.
+            names, others = [], {}
+            for name in raw:
+                try:
+                    names.append(name.decode())
+                except UnicodeDecodeError:
+                    others[name.decode(errors="backslashreplace")] = Entry(0, 0, 0, 0)
+            return others | self._look(directory, names)
+        except (OSError, MkimageError) as error:
+            raise TreeError(f"{directory}: {error}") from error
+        finally:
+            os.close(file)
 
     def _look(self, directory: str, names: list[str]) -> dict[str, Entry]:
         if not names:
