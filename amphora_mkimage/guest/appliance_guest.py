@@ -16,7 +16,7 @@ from typing import Any
 
 from amphora_mkimage.console import TAIL_LINES, Console
 from amphora_mkimage.errors import BadValueError, MkimageError
-from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT
+from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT, program_of
 from amphora_mkimage.libguestfs import CallError, Session
 
 #: Where libguestfs' daemon mounts the guest, for the appliance's own programs.
@@ -198,7 +198,7 @@ class ApplianceGuest:
         self._console.command(["chroot", ROOT, *arguments])
         variables = [f"{name}={value}" for name, value in GUEST_ENVIRONMENT.items()]
         argv = ["env", "-i", *variables, "chroot", ROOT, *arguments]
-        what = f"in the image: {arguments[0]}"
+        what = f"in the image: {program_of(arguments)}"
         return self.script("command", ROOT, str(_OUTPUT_LIMIT), *argv, what=what, decode=_decode)
 
     # -- the appliance's own programs ----------------------------------------------------------------------------------

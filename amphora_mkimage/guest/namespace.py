@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from amphora_mkimage import process
@@ -65,6 +66,9 @@ class NamespaceGuest:
         try:
             add("proc", "/proc", "proc")
             add("/sys", "/sys", "", userns.MS_BIND | userns.MS_REC)
+            # Or packages would look at the firmware of this host, and could write to it (efivarfs).
+            if Path("/sys/firmware").is_dir():
+                add("tmpfs", "/sys/firmware", "tmpfs", userns.MS_RDONLY)
             for name, mode in (("/dev", "755"), ("/run", "755"), ("/tmp", "1777")):  # noqa: S108 (the guest's)
                 add("tmpfs", name, "tmpfs", 0, f"mode={mode}")
             self._populate_dev()
@@ -241,7 +245,7 @@ class NamespaceGuest:
         return process.run(
             ["chroot", os.fspath(self.root), *arguments],
             self._console,
-            what=f"in the image: {arguments[0]}",
+            what=f"in the image: {program_of(arguments)}",
             env=GUEST_ENVIRONMENT,
         )
 
@@ -292,6 +296,12 @@ class NamespaceGuest:
             yield fd
         finally:
             os.close(fd)
+
+
+def program_of(arguments: Sequence[str]) -> str:
+    """Return the name of the program that a command runs, behind env(1) and its variables, too."""
+    words = itertools.dropwhile(lambda word: word == "env" or "=" in word, arguments)
+    return next(words, arguments[0])
 
 
 def _look(directory: int, name: str) -> dict[str, int]:
