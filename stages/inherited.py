@@ -222,10 +222,8 @@ def _texts(image: _Image, rule: Rule) -> Iterator[tuple[str, str]]:
 
 
 def _paths(tree: GuestTree, rule: Rule) -> Iterator[str]:
-    for pattern in rule["paths"]:
-        for path in _expanded(tree, pattern):
-            if path.rpartition("/")[2] > rule.get("after", ""):
-                yield path
+    found = dict.fromkeys(path for pattern in rule["paths"] for path in _expanded(tree, pattern))
+    yield from (path for path in found if path.rpartition("/")[2] > rule.get("after", ""))
 
 
 def _expanded(tree: GuestTree, pattern: str) -> Iterator[str]:

@@ -75,6 +75,7 @@ def test_all_at_once(opened: OpenTree) -> None:
     for file in FILES:
         said = [note for note in notes if f"removed {file.path}:" in note or f"out of {file.path}:" in note]
         assert any(file.note in note for note in said) if file.note else not said, (file.path, said)
+        assert len(said) == len(set(said))
         if file.left is not None:
             assert (guest.root / file.path[1:]).read_text() == file.left, file.path
         elif file.note:
@@ -128,6 +129,17 @@ def test_what_cannot_be_mended_is_refused(opened: OpenTree) -> None:
     guest.write_append("/etc/cloud/cloud.cfg", b"# write-files\n")
     with pytest.raises(BadValueError):
         inherited.before_packages(guest)
+
+
+def test_red_hats_own_script_stays(opened: OpenTree) -> None:
+    """It sets users only where user.cfg has a password."""
+    tree = amphora()
+    script = 'cat << EOF\nset superusers="root"\npassword_pbkdf2 root \\${GRUB2_PASSWORD}\nEOF\n'
+    tree.write("/etc/grub.d/01_users", script, 0o755)
+    tree.write("/boot/grub2/user.cfg", "GRUB2_PASSWORD=grub.pbkdf2.sha512.10000.x\n")
+    guest = opened(tree)
+    assert [note.partition(":")[0] for note in inherited.neutralise(guest)] == ["removed /boot/grub2/user.cfg"]
+    assert (guest.root / "etc/grub.d/01_users").read_text() == script
 
 
 def test_links_lead_nowhere_else(opened: OpenTree, tmp_path: Path) -> None:
