@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, places, room
+from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, own_image, places, room
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -62,6 +62,11 @@ def build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object]
     """
     try:
         return _build(plan, guest, console)
+    except MkimageError as error:
+        explained = own_image.explain(error, plan.request)
+        if explained is error:
+            raise
+        raise explained from error
     except OSError as error:
         raise failures.explain(error) from error
 

@@ -74,6 +74,14 @@ def test_each_file_has_a_note(made: tuple[Path, str]) -> None:
         assert any(file.note in line for line in lines) if file.note else not lines, (file.path, lines)
 
 
+def test_apt_has_no_complaint(made: tuple[Path, str]) -> None:
+    """What it warned of stood at the end of every failure, and looked like its cause."""
+    log = (made[0].parent / "log").read_text()
+    assert "apt-get" in log
+    assert "Read-only file system" not in log
+    assert [line for line in log.splitlines() if "] W: " in line or "] E: " in line] == []
+
+
 def test_the_image_is_a_complete_amphora(made: tuple[Path, str], run_cli) -> None:
     """Under BIOS and UEFI; no package is half-configured, and no password is asked for."""
     done = run_cli("verify", "--json", made[0])
