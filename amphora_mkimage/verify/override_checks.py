@@ -170,6 +170,17 @@ def firewall(subject: Subject) -> Iterator[Finding]:
                            f"systemctl disable {unit}")  # fmt: skip
 
 
+def audit(subject: Subject) -> Iterator[Finding]:
+    """Check that auditd(8) does not end the machine, which hardening guides ask for."""
+    for line in subject.lines("/etc/audit/auditd.conf"):
+        key, _, value = (part.strip() for part in line.partition("="))
+        if key.endswith("_action") and value.lower() in ("halt", "single"):
+            yield warn(f"/etc/audit/auditd.conf says {key} = {value}: the amphora ends when logs fill", "suspend")
+    for path in subject.drop_ins("/etc/audit/rules.d", "*.rules"):
+        if any(re.match(r"-f\s+2\b", line) for line in subject.lines(path)):
+            yield warn(f"{path} has -f 2: the kernel panics when the audit log cannot be written", "-f 1")
+
+
 def _expanded(subject: Subject, pattern: str) -> list[str]:
     return subject.drop_ins(pattern[:-2], "*") if pattern.endswith("/*") else [pattern]
 
@@ -200,5 +211,6 @@ CHECKS = (
     Check("configuration.unwanted-sysctl", GROUP, "no kernel settings that contradict", contradictions),
     Check("configuration.interfaces", GROUP, "no interfaces of another machine", interfaces),
     Check("services.firewall", "services", "no firewall rules that drop", firewall),
+    Check("services.audit", "services", "auditd does not halt the machine", audit),
     Check("services.masked", "services", "no unit of the system is masked", units),
 )

@@ -99,6 +99,9 @@ CASES: list[tuple[str, Result, str, Spoil]] = [
     ("services.firewall", FAIL, "/etc/sysconfig/iptables", both(
         link(wanted_by("iptables.service"), "/usr/lib/systemd/system/iptables.service"),
         write("/etc/sysconfig/iptables", "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j REJECT --reject-with x\n"))),
+    ("services.audit", WARN, "disk_full_action = HALT", write("/etc/audit/auditd.conf", "disk_full_action = HALT\n")),
+    ("services.audit", WARN, "-f 2", write("/etc/audit/rules.d/99-finalize.rules", "-f 2\n-e 2\n")),
+    ("services.audit", PASS, "", write("/etc/audit/auditd.conf", "disk_full_action = SUSPEND\n")),
     # units
     *(("services.masked", FAIL, unit, link(f"/etc/systemd/system/{unit}", "/dev/null"))
         for unit in ("systemd-udevd.service", "network-online.target", "cloud-config.target", "rsyslog.service")),
