@@ -111,7 +111,10 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
     # One run: what is upgraded, wanted and removed is resolved together, as Archive.resolve did.
     words = ["-y", "-q", "--no-download", "--purge", "--auto-remove", *options]
     guest.write(_SETTINGS, (FILES / "apt.conf").read_bytes())
-    guest.command(["cp", "-rs", _ARCHIVES, _LINKS])
+    guest.mkdir_p(f"{_LINKS}/partial")
+    debs = [f"{_ARCHIVES}/{name}" for name in guest.ls(_ARCHIVES) if name.endswith(".deb")]
+    if debs:
+        guest.command(["ln", "-s", "-t", _LINKS, *debs])
     guest.command(
         [
             "env",
