@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from amphora_mkimage.verify import cloud_config, sysctl
-from amphora_mkimage.verify.result import Check, Finding, fail, passed, warn
+from amphora_mkimage.verify.result import Check, Finding, fail, info, passed, warn
 from amphora_mkimage.verify.subject import Subject
 
 _IDENTIFY = "/etc/cloud/ds-identify.cfg"
@@ -155,7 +155,11 @@ def contradictions(subject: Subject) -> Iterator[Finding]:
     for key, (value, path) in applied.items():
         for pattern, (unwanted, cost, vital) in sysctl.UNWANTED.items():
             if re.fullmatch(pattern, key) and sysctl.same(value, unwanted):
-                yield (fail if vital else warn)(f"{path} sets {key} = {value}: {cost}", "remove the line")
+                found = f"{path} sets {key} = {value}: {cost}"
+                if path.startswith(("/usr/lib/", "/lib/")) and not vital:
+                    yield info(found)  # a default of the distribution, with which other amphorae live
+                else:
+                    yield (fail if vital else warn)(found, "remove the line")
 
 
 def firewall(subject: Subject) -> Iterator[Finding]:

@@ -64,6 +64,8 @@ CASES: list[tuple[str, Result, str, Spoil]] = [
     ("configuration.unwanted-sysctl", WARN, f"{SYSCTL} sets net.ipv6.conf.all.disable_ipv6",
         write(SYSCTL, "net.ipv6.conf.all.disable_ipv6=1\n")),
     ("configuration.unwanted-sysctl", WARN, "rp_filter", write(SYSCTL, "net/ipv4/conf/default/rp_filter = 1\n")),
+    ("configuration.unwanted-sysctl", Result.INFO, "50-redhat.conf sets",  # systemd of Red Hat's family
+        write("/usr/lib/sysctl.d/50-redhat.conf", "net.ipv4.conf.default.rp_filter=1\n-net.ipv4.conf.all.rp_filter\n")),
     ("configuration.unwanted-sysctl", WARN, "/etc/sysctl.conf sets",
         append("/etc/sysctl.conf", "net.ipv4.conf.all.rp_filter = 1\n")),
     ("configuration.unwanted-sysctl", FAIL, "modules_disabled", write(SYSCTL, "kernel.modules_disabled = 1\n")),
