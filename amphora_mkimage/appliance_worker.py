@@ -29,6 +29,8 @@ from amphora_mkimage.guest import appliance_network
 from amphora_mkimage.guest.appliance import ApplianceBuild
 from amphora_mkimage.guest.choose import ASKED, Choice
 from amphora_mkimage.request import Request
+from amphora_mkimage.stages import inherited
+from amphora_mkimage.verify import in_build
 from amphora_mkimage.work import Result, Worker
 
 #: GiB of the disk where only a tar is wanted, for which -s means nothing; where nothing is written it takes no space.
@@ -120,6 +122,7 @@ class ApplianceWorker(Worker):
             guest = build.guest
             network = Network(contextlib.nullcontext, appliance_network.address, build.without_network)
             with guest.mounted():
+                inherited.before_packages(guest)
                 with build.scratch(dnf.DIRECTORY):
                     key = customise_dnf.resolve(guest, start, wish, network, console)
                     customise_dnf.install(guest, wish, network, place.store, console)
@@ -164,12 +167,13 @@ class ApplianceWorker(Worker):
                     build.install_bootloader(REDHAT if request.base.dnf else DEBIAN, request.base.esp_folder)
                     if request.base.dnf:
                         build.label("/boot")
+            checked = in_build.check(build.guest, request, console)
             with console.step("end the appliance"):
                 disk = build.finish()
         for kind in disks:
             with console.step(f"write {kind}"):
                 formats.convert(disk, kind, self.targets[kind], console)
-        return Result(base, installed, filesystem_uuid, console.timings, tuple(console.warnings))
+        return Result(base, installed, filesystem_uuid, checked, console.timings, tuple(console.warnings))
 
     def _configure(self, build: ApplianceBuild) -> list[dict[str, str]]:
         """Make an amphora of the finished base; gives its packages."""

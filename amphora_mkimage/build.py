@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, places, room
+from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, own_image, places, room
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -38,6 +38,7 @@ from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_pa
 from amphora_mkimage.plan import Plan
 from amphora_mkimage.probe import namespaces
 from amphora_mkimage.request import Request
+from amphora_mkimage.verify import in_build
 from amphora_mkimage.work import Result, Worker, base_facts, open_archive, run_stages, wish
 from amphora_mkimage.workplace import Workplace
 
@@ -61,6 +62,11 @@ def build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object]
     """
     try:
         return _build(plan, guest, console)
+    except MkimageError as error:
+        explained = own_image.explain(error, plan.request)
+        if explained is error:
+            raise
+        raise explained from error
     except OSError as error:
         raise failures.explain(error) from error
 
@@ -214,13 +220,15 @@ class _Worker(Worker):
             with self.console.step("write tar"):
                 formats.archive(self.place.tree, self.targets["tar"], self.console)
         disks = [kind for kind in self.targets if kind != "tar"]
-        if disks:
-            disk = self._make_disk(guest, filesystem_uuid)
+        loader = self._configure_bootloader(filesystem_uuid) if disks else None
+        checked = in_build.check(guest, self.request, self.console)
+        if loader is not None:
+            disk = self._make_disk(guest, loader)
             for kind in disks:
                 with self.console.step(f"write {kind}"):
                     formats.convert(disk, kind, self.targets[kind], self.console)
         guest.close()
-        return Result(base, installed, filesystem_uuid, self.console.timings, tuple(self.console.warnings))
+        return Result(base, installed, filesystem_uuid, checked, self.console.timings, tuple(self.console.warnings))
 
     def _make_base(self) -> dict[str, object]:
         made = self._bootstrap() if self.start is None else self._customise(self.start)
@@ -243,9 +251,8 @@ class _Worker(Worker):
             plan.check_size,
         )
 
-    def _make_disk(self, guest: NamespaceGuest, filesystem_uuid: str) -> Path:
-        request, console = self.request, self.console
-        disk, scratch = self.place.directory / "disk.raw", self.place.directory
+    def _configure_bootloader(self, filesystem_uuid: str) -> Bootloader:
+        request, console, scratch = self.request, self.console, self.place.directory
         architecture = ARCHITECTURES[request.arch]
         naming = bootloader.REDHAT if request.base.dnf else bootloader.DEBIAN
         loader = Bootloader(
@@ -253,6 +260,11 @@ class _Worker(Worker):
         )
         with console.step("configure the bootloader"):
             loader.configure()
+        return loader
+
+    def _make_disk(self, guest: NamespaceGuest, loader: Bootloader) -> Path:
+        request, console = self.request, self.console
+        disk, scratch = self.place.directory / "disk.raw", self.place.directory
         labels = {}
         if request.base.dnf:
             # Not mounted: the directories that something is mounted on have labels of their own.
@@ -260,7 +272,7 @@ class _Worker(Worker):
                 labels = selinux_labels.labels(guest)
         with console.step("write the disk"):
             places = layout.partition(disk, request.size_gib, request.arch, console)
-            filesystems.make_root(self.place.tree, disk, places.root, filesystem_uuid, console)
+            filesystems.make_root(self.place.tree, disk, places.root, loader.uuid, console)
             if labels:
                 selinux_labels.write(disk, places.root.offset, labels, scratch, console)
             if places.esp is not None:
@@ -296,6 +308,7 @@ def _publish(
                     installed=result.packages,
                     base=result.base,
                     agent=agent,
+                    checked=result.checked,
                     timings=console.timings,
                 )
             )

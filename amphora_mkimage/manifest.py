@@ -31,6 +31,7 @@ def render(
     installed: list[dict[str, str]],
     base: dict[str, object],
     agent: dict[str, object] | None,
+    checked: dict[str, int],
     timings: dict[str, float],
 ) -> bytes:
     """Give a manifest's JSON text.
@@ -39,6 +40,7 @@ def render(
     :param image: facts of this one file (format, bytes, sha256, virtual size)
     :param base: where the base came from
     :param agent: what it was installed from, None when it was left out
+    :param checked: how many checks of the finished tree ended how
     :param timings: seconds by step
     """
     document = {
@@ -49,6 +51,7 @@ def render(
         "guest": guest,
         "agent": agent,
         "base": base,
+        "checked": checked,
         "packages": installed,
         "timings": timings,
     }

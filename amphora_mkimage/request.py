@@ -103,6 +103,7 @@ class Request:
             "fips": self.fips,
             "datasources": list(self.datasources),
             "insecure": self.insecure,
+            "own_image": bool(self.local_image),
             "root_password": "set" if self.root_password_hash else "locked",
         }
 

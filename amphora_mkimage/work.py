@@ -24,6 +24,7 @@ class Result:
 
     :param base: where the base came from
     :param packages: installed ones
+    :param checked: how many checks of the finished tree ended how
     :param timings: seconds by step
     :param warnings: what was warned of, among it what was before
     """
@@ -31,6 +32,7 @@ class Result:
     base: dict[str, object]
     packages: list[dict[str, str]]
     filesystem_uuid: str
+    checked: dict[str, int]
     timings: dict[str, float]
     warnings: tuple[str, ...]
 
@@ -105,5 +107,6 @@ def run_stages(plan: Plan, guest: Guest, console: Console) -> list[dict[str, str
     installed = manifest.packages(guest, dnf=plan.request.base.dnf)
     for stage in stages.wanted(plan.request):
         console.activity(stages.name(stage))
-        stage.run(guest, plan.request)
+        for line in stage.run(guest, plan.request) or ():
+            console.note(line)
     return installed

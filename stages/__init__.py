@@ -24,6 +24,7 @@ from amphora_mkimage.stages import (
     grub2,
     haproxy,
     identity,
+    inherited,
     interface_names,
     logging,
     name_resolution,
@@ -47,13 +48,14 @@ class Stage(Protocol):
     def applies(self, request: Request) -> bool:
         """Tell whether this image wants it."""
 
-    def run(self, guest: Guest, request: Request) -> None:
-        """Do it."""
+    def run(self, guest: Guest, request: Request) -> Sequence[str] | None:
+        """Do it; what the user should know of it, one line each."""
 
 
 ORDER: Sequence[Stage] = cast(
     "Sequence[Stage]",
     (
+        inherited,  # first: the others write where it takes something away
         apt,
         identity,
         network,

@@ -10,6 +10,8 @@ from amphora_mkimage.guest.protocol import Guest
 from amphora_mkimage.request import Request
 from amphora_mkimage.stages.install import put
 
+#: What the people who made an image of their own typed there.
+_OF_PEOPLE = (".bash_history", ".sh_history", ".python_history", ".lesshst", ".viminfo", ".wget-hsts", ".cache")
 _FILES = (
     "/etc/ssh/ssh_host_*",
     "/etc/*-",  # passwd-, group- and the like: copies that the account tools keep
@@ -24,8 +26,7 @@ _FILES = (
     "/var/cache/apt/archives/*",
     "/var/cache/debconf/*-old",
     "/var/cache/ldconfig/*",
-    "/root/.bash_history",
-    "/root/.cache",
+    *(f"{home}/{name}" for home in ("/root", "/home/*") for name in _OF_PEOPLE),
     "/tmp/*",
     "/tmp/.[!.]*",
     "/run/*",

@@ -20,6 +20,12 @@ from amphora_mkimage.guest.protocol import Guest
 #: Where the guest sees what :func:`offer` made; under /run, of which nothing stays.
 OFFERED = "/run/offered"
 _ARCHIVES = f"{OFFERED}/archives"
+#: Links to these, because apt makes and changes a directory beside them, which what is offered does not allow.
+_LINKS = "/run/amphora-archives"
+#: Settings in place of all that the guest has: an image of one's own may have hooks that end every run of apt without
+#: a network (apt-listbugs), or ask for a release that is not there. What APT_CONFIG names is read before the other
+#: files are looked for; an option on the command line comes too late (apt.conf(5)).
+_SETTINGS = "/run/amphora-apt.conf"
 #: Scripts that run in the image.
 FILES = Path(__file__).with_name("files")
 
@@ -46,9 +52,10 @@ UNREAD = (
 )
 _OPTIONS = (
     f"Dir::State::Lists={OFFERED}/lists",
-    f"Dir::Cache::Archives={_ARCHIVES}",
+    f"Dir::Cache::Archives={_LINKS}",
     f"Dir::Etc::SourceList={OFFERED}/sources.list",
     "Dir::Etc::SourceParts=/dev/null",
+    "Dir::Etc::Preferences=/dev/null",
     "Dir::Etc::PreferencesParts=/dev/null",
     "APT::Install-Recommends=false",
     "APT::Get::AllowUnauthenticated=false",
@@ -103,8 +110,25 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
     options = [word for option in _OPTIONS for word in ("-o", option)]
     # One run: what is upgraded, wanted and removed is resolved together, as Archive.resolve did.
     words = ["-y", "-q", "--no-download", "--purge", "--auto-remove", *options]
-    guest.command(["apt-get", *words, "dist-upgrade", *wanted, *(f"{name}-" for name in removed)])
+    guest.write(_SETTINGS, (FILES / "apt.conf").read_bytes())
+    guest.mkdir_p(f"{_LINKS}/partial")
+    debs = [f"{_ARCHIVES}/{name}" for name in guest.ls(_ARCHIVES) if name.endswith(".deb")]
+    if debs:
+        guest.command(["ln", "-s", "-t", _LINKS, *debs])
+    guest.command(
+        [
+            "env",
+            f"APT_CONFIG={_SETTINGS}",
+            "apt-get",
+            *words,
+            "dist-upgrade",
+            *wanted,
+            *(f"{name}-" for name in removed),
+        ]
+    )
     run_script(guest, "deferred")
+    guest.rm_rf(_LINKS)
+    guest.rm_f(_SETTINGS)
     if own_policy:
         guest.rm_f(_POLICY)
     run_script(guest, "remove-unread")

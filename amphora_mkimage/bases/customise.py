@@ -20,11 +20,14 @@ from amphora_mkimage.fetch.store import key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.stages import inherited
 from amphora_mkimage.workplace import Workplace
 
 #: Kernels, and the metapackages that would bring their next versions along.
 _KERNEL = re.compile(r"linux-image-\S+")
 _KEYRINGS = "usr/share/keyrings"
+#: What a finished base depends on besides its packages.
+_PROGRAMS = (Path(__file__), Path(apt.__file__), Path(inherited.__file__), inherited.TABLE)
 #: Opens the archive against a status file, with a keyring when the host has none.
 OpenArchive = Callable[[Path, Path], Archive]
 
@@ -105,7 +108,7 @@ def resolve(
         debs = archive.resolve(words, command="dist-upgrade")
     stay = {package.name: package.size for package in here} | {deb.name: deb.installed_size for deb in debs}
     check_size(sum(size for name, size in stay.items() if name not in removed))
-    programs = [path.read_bytes() for path in (Path(__file__), Path(apt.__file__), *sorted(apt.FILES.iterdir()))]
+    programs = [path.read_bytes() for path in (*_PROGRAMS, *sorted(apt.FILES.iterdir()))]
     # As the image names it: on a host without a keyring of its own, the archive's is in this build's directory.
     sources = re.sub(r"signed-by=[^\]]+", f"signed-by={wish.base.keyring}", archive.sources)
     key = key_of(str(image.obtained.digest), sources, *words, *(deb.sha256 for deb in debs), *programs)
@@ -117,6 +120,7 @@ def install(guest: Guest, wish: Wish, found: Resolved) -> None:
 
     :param guest: mounted, with what :func:`~amphora_mkimage.bases.apt.offer` made shown at its place
     """
+    inherited.before_packages(guest)
     apt.install(guest, wish.wanted, found.removed)
     for path in (*guest.glob_expand("/etc/apt/sources.list.d/*"), "/etc/apt/sources.list"):
         guest.rm_f(path)

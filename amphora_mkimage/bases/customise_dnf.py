@@ -21,6 +21,7 @@ from amphora_mkimage.fetch.store import Store, key_of
 from amphora_mkimage.guest import userns
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.stages import inherited
 from amphora_mkimage.workplace import Workplace
 
 _FIPS = "/etc/dracut.conf.d/40-fips.conf"
@@ -53,6 +54,7 @@ def make(place: Workplace, image: BaseImage, wish: Wish, check_size: Callable[[i
     try:
         unpacked.check_identity(guest.read_file(f"/{unpacked.OS_RELEASE}").decode(), wish.base, wish.release)
         with guest.mounted():
+            inherited.before_packages(guest)
             made = resolve(guest, image, wish, network, console)
             kept = store.checked_base(made)
             if kept is None:
@@ -79,7 +81,12 @@ def resolve(guest: Guest, image: BaseImage, wish: Wish, network: Network, consol
         dnf.prepare(guest, wish.base.distribution, wish.mirror, os.environ, network.address)
         metadata = dnf.metadata(guest)
     programs = [Path(module.__file__ or "") for module in (dnf, dnf_repositories, rpm)]
-    programs += [Path(__file__), *sorted(path for path in dnf.FILES.iterdir() if path.is_file())]
+    programs += [
+        Path(__file__),
+        Path(inherited.__file__),
+        inherited.TABLE,
+        *sorted(path for path in dnf.FILES.iterdir() if path.is_file()),
+    ]
     words = (*wish.wanted, "-", *wish.unwanted, "fips" if wish.fips else "")
     return key_of(str(image.obtained.digest), metadata, *words, *map(Path.read_bytes, programs))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from amphora_mkimage.console import TAIL_LINES, Console
 from amphora_mkimage.errors import BadValueError, MkimageError
-from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT
+from amphora_mkimage.guest.namespace import GUEST_ENVIRONMENT, program_of
 from amphora_mkimage.libguestfs import CallError, Session
 
 #: Where libguestfs' daemon mounts the guest, for the appliance's own programs.
@@ -169,6 +169,22 @@ class ApplianceGuest:
         """List a directory, sorted."""
         return sorted(self._call("ls", directory))
 
+    def ls0(self, dir: str, filenames: str) -> None:  # noqa: A002 (libguestfs' name)
+        """List a directory into a file of the host."""
+        self._call("ls0", dir, filenames)
+
+    def lstatnslist(self, path: str, names: list[str]) -> list[dict[str, int]]:
+        """Look at names in a directory."""
+        return list(self._call("lstatnslist", path, names))
+
+    def readlinklist(self, path: str, names: list[str]) -> list[str]:
+        """Read symbolic links in a directory."""
+        return list(self._call("readlinklist", path, names))
+
+    def pread(self, path: str, count: int, offset: int) -> bytes:
+        """Read a part of a file."""
+        return bytes(self._call("pread", path, count, offset))
+
     def find(self, directory: str) -> list[str]:
         """List everything under a directory."""
         return sorted(name.lstrip("/") for name in self._call("find", self._call("realpath", directory)))
@@ -182,7 +198,7 @@ class ApplianceGuest:
         self._console.command(["chroot", ROOT, *arguments])
         variables = [f"{name}={value}" for name, value in GUEST_ENVIRONMENT.items()]
         argv = ["env", "-i", *variables, "chroot", ROOT, *arguments]
-        what = f"in the image: {arguments[0]}"
+        what = f"in the image: {program_of(arguments)}"
         return self.script("command", ROOT, str(_OUTPUT_LIMIT), *argv, what=what, decode=_decode)
 
     # -- the appliance's own programs ----------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from amphora_mkimage import process
@@ -65,6 +66,9 @@ class NamespaceGuest:
         try:
             add("proc", "/proc", "proc")
             add("/sys", "/sys", "", userns.MS_BIND | userns.MS_REC)
+            # Or packages would look at the firmware of this host, and could write to it (efivarfs).
+            if Path("/sys/firmware").is_dir():
+                add("tmpfs", "/sys/firmware", "tmpfs", userns.MS_RDONLY)
             for name, mode in (("/dev", "755"), ("/run", "755"), ("/tmp", "1777")):  # noqa: S108 (the guest's)
                 add("tmpfs", name, "tmpfs", 0, f"mode={mode}")
             self._populate_dev()
@@ -197,6 +201,29 @@ class NamespaceGuest:
         finally:
             os.close(fd)
 
+    def ls0(self, dir: str, filenames: str) -> None:  # noqa: A002 (libguestfs' name)
+        """List a directory into a file of the host."""
+        names = b"".join(os.fsencode(name) + b"\0" for name in self.ls(dir))
+        Path(filenames).write_bytes(names)
+
+    def lstatnslist(self, path: str, names: list[str]) -> list[dict[str, int]]:
+        """Look at names in a directory."""
+        with self._directory(path) as fd:
+            return [_look(fd, name) for name in names]
+
+    def readlinklist(self, path: str, names: list[str]) -> list[str]:
+        """Read symbolic links in a directory."""
+        with self._directory(path) as fd:
+            return [_target(fd, name) for name in names]
+
+    def pread(self, path: str, count: int, offset: int) -> bytes:
+        """Read a part of a file."""
+        fd = open_inside(self._fd, path, os.O_RDONLY | os.O_NONBLOCK)  # or a FIFO would wait for a writer
+        try:
+            return os.pread(fd, count, offset)
+        finally:
+            os.close(fd)
+
     def find(self, directory: str) -> list[str]:
         """List everything under a directory."""
         fd = open_inside(self._fd, directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -218,7 +245,7 @@ class NamespaceGuest:
         return process.run(
             ["chroot", os.fspath(self.root), *arguments],
             self._console,
-            what=f"in the image: {arguments[0]}",
+            what=f"in the image: {program_of(arguments)}",
             env=GUEST_ENVIRONMENT,
         )
 
@@ -259,11 +286,44 @@ class NamespaceGuest:
     @contextlib.contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
         directory, name = split(path)
-        fd = open_inside(self._fd, directory, os.O_PATH | os.O_DIRECTORY)
-        try:
+        with self._directory(directory) as fd:
             yield fd, name
+
+    @contextlib.contextmanager
+    def _directory(self, path: str) -> Iterator[int]:
+        fd = open_inside(self._fd, path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield fd
         finally:
             os.close(fd)
+
+
+def program_of(arguments: Sequence[str]) -> str:
+    """Return the name of the program that a command runs, behind env(1) and its variables, too."""
+    words = itertools.dropwhile(lambda word: word == "env" or "=" in word, arguments)
+    return next(words, arguments[0])
+
+
+def _look(directory: int, name: str) -> dict[str, int]:
+    """Return what lstat(2) says of a name in a directory, as libguestfs has it."""
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return {"st_ino": -1, "st_mode": 0, "st_uid": 0, "st_gid": 0, "st_size": 0}
+    return {
+        "st_ino": found.st_ino,
+        "st_mode": found.st_mode,
+        "st_uid": found.st_uid,
+        "st_gid": found.st_gid,
+        "st_size": found.st_size,
+    }
+
+
+def _target(directory: int, name: str) -> str:
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError:
+        return ""
 
 
 def _locked(path: Path) -> int:

@@ -64,6 +64,18 @@ class Guest(Protocol):
     def ls(self, directory: str) -> list[str]:
         """List a directory, sorted, without . and .. ."""
 
+    def ls0(self, dir: str, filenames: str) -> None:  # noqa: A002 (libguestfs' name)
+        """List a directory into a file of the host, a NUL after each name, whatever its bytes."""
+
+    def lstatnslist(self, path: str, names: list[str]) -> list[dict[str, int]]:
+        """Look at names in a directory, links not followed (``st_ino`` -1: it could not be looked at)."""
+
+    def readlinklist(self, path: str, names: list[str]) -> list[str]:
+        """Read symbolic links in a directory ("" for what is not one)."""
+
+    def pread(self, path: str, count: int, offset: int) -> bytes:
+        """Read a part of a file; less than ``count`` bytes only at its end."""
+
     def find(self, directory: str) -> list[str]:
         """List everything under a directory, relative to it, sorted."""
 

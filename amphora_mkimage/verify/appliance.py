@@ -8,23 +8,20 @@ for here (:mod:`amphora_mkimage.verify.guest_disk`).
 
 from __future__ import annotations
 
-import stat
-import tempfile
 import types
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from amphora_mkimage.accelerator import Accelerator
 from amphora_mkimage.console import Console
 from amphora_mkimage.libguestfs import CallError, Session
-from amphora_mkimage.verify.tree import Entry, Tree, TreeError
+from amphora_mkimage.verify.guest_tree import GuestTree
+from amphora_mkimage.verify.tree import TreeError
 
 #: For all that is done in an appliance: a whole verification takes a minute under emulation. A damaged filesystem can
 #: keep a kernel or a checker busy for ever, and libguestfs itself waits without limit.
 DEADLINE_SECONDS = 900.0
 _MEMORY_MIB = 768
-_CHUNK = 2 << 20
 _LABEL = "image"
 _SCRATCH_LABEL = "scratch"
 #: Name of the scratch disk in the appliance's shell.
@@ -95,6 +92,24 @@ class Appliance:
         except CallError as error:
             raise TreeError(error.what) from error
 
+    # What a tree reads with; the handle's own calls, each answered by the daemon itself.
+
+    def ls0(self, dir: str, filenames: str) -> None:  # noqa: A002 (libguestfs' name)
+        """List a directory into a file of this host."""
+        self.call("ls0", dir, filenames)
+
+    def lstatnslist(self, path: str, names: list[str]) -> list[dict[str, int]]:
+        """Look at names in a directory."""
+        return list(self.call("lstatnslist", path, names))
+
+    def readlinklist(self, path: str, names: list[str]) -> list[str]:
+        """Read symbolic links in a directory."""
+        return list(self.call("readlinklist", path, names))
+
+    def pread(self, path: str, count: int, offset: int) -> bytes:
+        """Read a part of a file."""
+        return bytes(self.call("pread", path, count, offset))
+
     def shell(self, command: str, *arguments: str) -> tuple[int, str]:
         """Run a command of the appliance's own, never of the guest's; its exit status and what it printed.
 
@@ -125,45 +140,8 @@ class Appliance:
             return b""  # beyond its end
 
 
-class ApplianceTree(Tree):
+class ApplianceTree(GuestTree):
     """The root filesystem that is mounted in an appliance."""
 
     def __init__(self, appliance: Appliance) -> None:
-        super().__init__()
-        self._appliance = appliance
-
-    def _list(self, directory: str) -> Mapping[str, Entry]:
-        # Not "ls": its binding gives up at a name that is not UTF-8, and with it everything beside that name.
-        with tempfile.NamedTemporaryFile(prefix="amphora-mkimage-names-") as file:
-            self._appliance.call("ls0", directory, file.name)
-            raw = [name for name in file.read().split(b"\0") if name]
-        # Such a name cannot be asked for; it is there, of no type, so that whoever needs it fails.
-        names, others = [], {}
-        for name in raw:
-            try:
-                names.append(name.decode())
-            except UnicodeDecodeError:
-                others[name.decode(errors="backslashreplace")] = Entry(0, 0, 0, 0)
-        return others | self._look(directory, names)
-
-    def _look(self, directory: str, names: list[str]) -> dict[str, Entry]:
-        if not names:
-            return {}
-        stats = self._appliance.call("lstatnslist", directory, names)
-        links = [n for n, s in zip(names, stats, strict=True) if stat.S_ISLNK(s["st_mode"])]
-        targets = dict(zip(links, self._appliance.call("readlinklist", directory, links), strict=True)) if links else {}
-        return {
-            name: Entry(s["st_mode"], s["st_uid"], s["st_gid"], s["st_size"], targets.get(name, ""))
-            for name, s in zip(names, stats, strict=True)
-            if s["st_ino"] != -1  # lstatnslist: it could not be looked at
-        }
-
-    def _read(self, path: str, offset: int, size: int) -> bytes:
-        # One RPC message holds 4 MiB; pread is answered by the daemon itself, read_file runs a program.
-        content = b""
-        while len(content) < size:
-            chunk = bytes(self._appliance.call("pread", path, min(size - len(content), _CHUNK), offset + len(content)))
-            if not chunk:
-                raise TreeError(f"{path} ends early")
-            content += chunk
-        return content
+        super().__init__(appliance)

@@ -144,6 +144,22 @@ def fstab_root(subject: Subject) -> Iterator[Finding]:
         yield fail(f"fstab names {line}, which is not on this disk", "systemd waits 90 s for it and then gives up")
 
 
+#: Arguments that an amphora must not have, what they cost, and how much that matters.
+_HARMFUL = {
+    r"network-config=disabled": ("cloud-init configures no network", fail),
+    r"(?:ci\.)?ds=(?!ConfigDrive)\S+": ("cloud-init reads no other data source", fail),
+    r"systemd\.unit=(?!multi-user|graphical)\S+": ("systemd starts something else", fail),
+    r"(?:rd\.)?init=(?!/sbin/init|/lib/systemd|/usr/lib/systemd)\S+": ("systemd is not started", fail),
+    r"emergency|rd\.break|systemd\.(?:debug_shell|confirm_spawn)\S*": ("the start stops, or waits for somebody", fail),
+    r"ipv6\.disable=1": ("IPv6 addresses fail", warn),
+    r"(?:module|modprobe\.)_?blacklist=\S*\b(?:virtio|ip_vs|brd|dm_crypt|isofs|nf_|nft_)\S*": (
+        "modules are missing",
+        fail,
+    ),
+    r"maxcpus=[01]|nosmp": ("one processor is used", warn),
+}
+
+
 def command_line(subject: Subject) -> Iterator[Finding]:
     """Check what else the kernel is told."""
     entry = subject.boot_entries[0] if subject.boot_entries else None
@@ -154,6 +170,10 @@ def command_line(subject: Subject) -> Iterator[Finding]:
         yield warn("no console= for a serial port: `openstack console log show` stays empty")
     if entry.option("cloud-init") == "disabled":
         yield fail("cloud-init=disabled on the kernel command line", "an amphora gets its configuration by cloud-init")
+    for pattern, (cost, severity) in _HARMFUL.items():
+        found = re.search(rf"(?:^|\s)({pattern})(?=\s|$)", entry.options)
+        if found:
+            yield severity(f"{found[1]} on the kernel command line: {cost}", f"{entry.source} has it")
     yield from _pinning(subject, entry)
 
 
@@ -167,11 +187,11 @@ def _pinning(subject: Subject, entry: BootEntry) -> Iterator[Finding]:
 
 GROUP = "boot"
 CHECKS = (
-    Check("boot.config", GROUP, "bootloader configuration", configuration, disk=True),
+    Check("boot.config", GROUP, "bootloader configuration", configuration, disk=True, in_build=True),
     Check("boot.bios", GROUP, "starts under BIOS or Open Firmware", bios, disk=True),
     Check("boot.efi", GROUP, "starts under UEFI", efi, disk=True),
     Check("boot.search", GROUP, "GRUB finds its filesystem", searched_filesystems, disk=True),
     Check("boot.root", GROUP, "kernel finds its root", root_argument, disk=True),
     Check("boot.fstab", GROUP, "fstab matches the disk", fstab_root, disk=True),
-    Check("boot.command-line", GROUP, "kernel command line", command_line, disk=True),
+    Check("boot.command-line", GROUP, "kernel command line", command_line, disk=True, in_build=True),
 )

@@ -24,6 +24,7 @@ class BootEntry:
     :param options: the kernel's command line
     :param filesystem_uuids: of the filesystems that the bootloader searches for these files
     :param source: the file that says so
+    :param unrestricted: GRUB asks nobody for a password before it
     """
 
     title: str
@@ -32,6 +33,7 @@ class BootEntry:
     options: str
     filesystem_uuids: tuple[str, ...]
     source: str
+    unrestricted: bool = False
 
     def option(self, name: str) -> str | None:
         """Give the value of the last ``name=value`` on the command line, None without one."""
@@ -45,12 +47,16 @@ class GrubConfig:
 
     :param search: UUIDs that it searches outside menu entries
     :param blscfg: it takes the entries from BLS files, too
+    :param source: the file
+    :param superusers: "yes" where it sets any, "user.cfg" where it does so if that file has a password, else ""
     """
 
     entries: tuple[BootEntry, ...]
     search: tuple[str, ...]
     blscfg: bool
     config_files: tuple[str, ...]
+    source: str = ""
+    superusers: str = ""
 
 
 def parse_grub(text: str, source: str) -> GrubConfig:
@@ -63,7 +69,7 @@ def parse_grub(text: str, source: str) -> GrubConfig:
     for words in _commands(text):
         command, arguments = words[0], words[1:]
         if command == "menuentry":
-            open_entry = {"title": arguments[:1], "search": [], "linux": [], "initrd": []}
+            open_entry = {"title": arguments[:1], "options": arguments[1:], "search": [], "linux": [], "initrd": []}
         elif command == "}" and open_entry is not None:  # inside an entry there are no other blocks with braces
             entries += _grub_entry(open_entry, search, source)
             open_entry = None
@@ -78,7 +84,22 @@ def parse_grub(text: str, source: str) -> GrubConfig:
             blscfg = True
         elif command == "configfile":
             config_files += arguments[:1]
-    return GrubConfig(tuple(entries), tuple(search), blscfg, tuple(config_files))
+    return GrubConfig(tuple(entries), tuple(search), blscfg, tuple(config_files), source, _superusers(text))
+
+
+def _superusers(text: str) -> str:
+    """Tell whether users are set; Red Hat's 01_users sets them only where user.cfg has given a password."""
+    conditions: list[str] = []
+    found = ""
+    for words in _commands(text):
+        if words[0] == "if":
+            conditions.append(" ".join(words))
+        elif words[0] == "fi" and conditions:
+            conditions.pop()
+        elif words[0] == "set" and any(re.match(r"superusers=.", word) for word in words[1:]):
+            by_file = any("GRUB2_PASSWORD" in condition for condition in conditions)
+            found = found or "user.cfg" if by_file else "yes"
+    return found
 
 
 def _commands(text: str) -> list[list[str]]:
@@ -121,6 +142,7 @@ def _grub_entry(parts: dict[str, list[str]], search: list[str], source: str) -> 
             options=" ".join(options),
             filesystem_uuids=tuple(parts["search"] or search),
             source=source,
+            unrestricted="--unrestricted" in parts["options"],
         )
     ]
 
@@ -150,7 +172,8 @@ def parse_bls(text: str, source: str, variables: dict[str, str]) -> BootEntry | 
     options = re.sub(r"\$\{?(\w+)\}?", lambda match: variables.get(match[1], ""), options)
     initrds = _initrds([word for value in fields.get("initrd", []) for word in value.split()])
     title = " ".join(fields.get("title", [])) or source
-    return BootEntry(title, fields["linux"][0], initrds, options, (), source)
+    unrestricted = "--unrestricted" in " ".join(fields.get("grub_arg", [])).split()
+    return BootEntry(title, fields["linux"][0], initrds, options, (), source, unrestricted)
 
 
 def parse_environment_block(text: str) -> dict[str, str]:

@@ -12,9 +12,12 @@ from amphora_mkimage.verify import (
     kernel_checks,
     leak_checks,
     network_checks,
+    override_checks,
     package_checks,
     reboot_checks,
     service_checks,
+    start_checks,
+    write_checks,
 )
 from amphora_mkimage.verify.result import NO_DISK, Check, Finding, Outcome, fail, not_applicable
 from amphora_mkimage.verify.subject import Subject
@@ -23,13 +26,16 @@ from amphora_mkimage.verify.tree import TreeError
 CHECKS: tuple[Check, ...] = (
     *disk_checks.CHECKS,
     *boot_checks.CHECKS,
+    *start_checks.CHECKS,
     *kernel_checks.CHECKS,
     *package_checks.CHECKS,
     *configuration_checks.CHECKS,
     *network_checks.CHECKS,
     *service_checks.CHECKS,
+    *override_checks.CHECKS,
     *agent_checks.CHECKS,
     *reboot_checks.CHECKS,
+    *write_checks.CHECKS,
     *leak_checks.CHECKS,
 )
 
@@ -37,6 +43,11 @@ CHECKS: tuple[Check, ...] = (
 def run_all(subject: Subject) -> list[Outcome]:
     """Run every check; none stops another."""
     return [Outcome(check, tuple(_run(check, subject))) for check in CHECKS]
+
+
+def run_cheap(subject: Subject) -> list[Outcome]:
+    """Run the checks that each build runs on its own tree."""
+    return [Outcome(check, tuple(_run(check, subject))) for check in CHECKS if check.cheap]
 
 
 def _run(check: Check, subject: Subject) -> Iterator[Finding]:

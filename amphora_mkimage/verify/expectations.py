@@ -24,6 +24,7 @@ class Expectations:
 
     :param virtual_size: bytes
     :param root_password: "locked", "set" or "any"
+    :param own_image: it was made from an image of the user's own
     :param agent: False when the image was built without the amphora agent
     :param packages: name to version of all that was installed
     :param problem: why the manifest could not be used, or ""
@@ -45,6 +46,7 @@ class Expectations:
     enforce_mac: bool | None = None
     nftables: bool | None = None
     datasources: tuple[str, ...] = ("ConfigDrive",)
+    own_image: bool = False
     agent: bool = True
     packages: dict[str, str] | None = field(default=None, repr=False)
 
@@ -72,6 +74,15 @@ def load(
     if manifest and (problem or not found):
         raise BadValueError(f"--manifest: {path} {problem or 'does not exist'}")
     return _expect(document, path if found else None, problem, size_gib, root_password)
+
+
+def of_settings(settings: dict[str, Any], *, agent: bool) -> Expectations:
+    """Expect what a build was asked for, before there is a manifest.
+
+    :param settings: as the manifest will have them
+    :param agent: the amphora agent is in the image
+    """
+    return _expect({"settings": settings, "agent": agent}, None, "", None, None)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
@@ -110,6 +121,7 @@ def _expect(
         enforce_mac=_enforces(settings),
         nftables=_value(settings, "nftables", bool),
         datasources=tuple(str(s) for s in sources) if isinstance(sources, list) and sources else ("ConfigDrive",),
+        own_image=bool(settings.get("own_image")),
         agent=bool(document.get("agent", True)),
         packages=_packages(document.get("packages")),
     )

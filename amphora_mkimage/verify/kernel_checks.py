@@ -186,8 +186,8 @@ def _module(path: str) -> str:
 
 GROUP = "boot"
 CHECKS = (
-    Check("kernel.file", GROUP, "kernels are kernels", kernels, disk=True),
+    Check("kernel.file", GROUP, "kernels are kernels", kernels, disk=True, in_build=True),
     Check("kernel.initramfs", GROUP, "initramfs matches its kernel", initramfs, disk=True),
-    Check("kernel.modules-directory", GROUP, "modules match the kernel", module_directory, disk=True),
-    Check("kernel.modules", GROUP, "modules that an amphora loads", modules, disk=True),
+    Check("kernel.modules-directory", GROUP, "modules match the kernel", module_directory, disk=True, in_build=True),
+    Check("kernel.modules", GROUP, "modules that an amphora loads", modules, disk=True, in_build=True),
 )

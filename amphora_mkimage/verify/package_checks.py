@@ -130,7 +130,7 @@ def required(subject: Subject) -> Iterator[Finding]:
         if name not in subject.packages:
             yield warn(f"{name} is not installed: {cost}")
     kernel = _KERNELS.get(subject.family)
-    if subject.disk and kernel and not any(re.match(kernel, name) for name in subject.packages):
+    if subject.image.is_disk and kernel and not any(re.match(kernel, name) for name in subject.packages):
         yield fail("no kernel package is installed")
 
 
@@ -166,7 +166,7 @@ def manifest(subject: Subject) -> Iterator[Finding]:
         if unknown:
             yield fail(f"installed, but not in the manifest: {some(unknown)}")
     kernel = expected.kernel_package
-    if kernel and subject.disk and subject.packages and kernel not in subject.packages:
+    if kernel and subject.image.is_disk and subject.packages and kernel not in subject.packages:
         yield fail(f"the kernel package {kernel} is not installed")
 
 

@@ -73,6 +73,8 @@ class Check:
     :param function: looks, and yields what it finds; never stops at the first defect
     :param guest: it looks into the operating system, so there must be one
     :param disk: it looks at what a tar of a root filesystem does not have
+    :param in_build: it costs little and needs the tree only, so that each build runs it on its own; None: if it looks
+        at the guest, and not at a disk
     """
 
     id: str
@@ -81,6 +83,12 @@ class Check:
     function: Callable[[Subject], Iterable[Finding]]
     guest: bool = True
     disk: bool = False
+    in_build: bool | None = None
+
+    @property
+    def cheap(self) -> bool:
+        """Tell whether a build runs it on its own tree."""
+        return self.guest and not self.disk if self.in_build is None else self.in_build
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Subject:
 
     :param disk: what an appliance found, for a disk
     :param archive: what a tar has in it, for a tar
+    :param building: the tree that a build has made, for a build
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class Subject:
         *,
         disk: GuestDisk | None = None,
         archive: TarTree | None = None,
+        building: Tree | None = None,
     ) -> None:
         self.image = image
         self.expected = expected
         self.disk = disk
         self.archive = archive
         #: the guest's root filesystem, None when there is none to look at
-        self.root: Tree | None = disk.tree if disk else archive
+        self.root: Tree | None = disk.tree if disk else (archive or building)
         if archive and not is_root(archive):
             self.root = None
 

@@ -32,6 +32,24 @@ EXPECTED = {
     "net.netfilter.nf_conntrack_tcp_timeout_time_wait": "5",
 }
 
+#: What hardening roles set and an amphora must not have: the value, what it costs, and whether it is then useless.
+#: net.ipv4.ip_forward is not among them: the agent's unit sets it after it has applied all files
+#: (octavia/amphorae/backends/agent/api_server/templates/amphora-netns.systemd.j2).
+UNWANTED = {
+    r"net\.ipv6\.conf\.(?:all|default)\.disable_ipv6": (
+        "1",
+        "IPv6 addresses of load balancers and members fail",
+        False,
+    ),
+    r"net\.ipv4\.conf\.(?:all|default)\.rp_filter": (
+        "1",
+        "what comes in on another way than it goes out is dropped",
+        False,
+    ),
+    r"kernel\.modules_disabled": ("1", "no module can be loaded any more", True),
+    r"user\.max_net_namespaces": ("0", "the agent cannot make its network namespace", True),
+}
+
 #: Where the files lie, by precedence; a file shadows those of the same name further down (sysctl.d(5)).
 DIRECTORIES = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ import pytest
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.guest import userns
-from amphora_mkimage.guest.namespace import NamespaceGuest
+from amphora_mkimage.guest.namespace import NamespaceGuest, program_of
 from amphora_mkimage.guest.paths import split, walk
 
 T = TypeVar("T")
@@ -66,6 +67,12 @@ def inside(tree: Path, work: Callable[[NamespaceGuest], T]) -> T:
     return userns.run(run)
 
 
+def names_in(guest: NamespaceGuest, path: str) -> bytes:
+    with tempfile.NamedTemporaryFile() as file:
+        guest.ls0(path, file.name)
+        return file.read()
+
+
 HOSTILE = ["/absolute", "/up", "/loop", "/ping", "/absolute-file", "/up-file", "/../outside", "/etc/../../outside"]
 VERBS: dict[str, Callable[[NamespaceGuest, str], object]] = {
     "write": lambda guest, path: guest.write(path, b"changed"),
@@ -82,6 +89,10 @@ VERBS: dict[str, Callable[[NamespaceGuest, str], object]] = {
     "truncate": lambda guest, path: guest.truncate(path),
     "exists": lambda guest, path: guest.exists(path),
     "ls": lambda guest, path: guest.ls(path),
+    "ls0": names_in,
+    "pread": lambda guest, path: guest.pread(path, 100, 0),
+    "lstatnslist": lambda guest, path: [s for s in guest.lstatnslist(path, ["secret", "dir"]) if s["st_ino"] != -1],
+    "readlinklist": lambda guest, path: guest.readlinklist(path, ["secret", "dir"]),
     "find": lambda guest, path: guest.find(path),
     "glob_expand": lambda guest, path: guest.glob_expand(f"{path}*"),
 }
@@ -106,6 +117,7 @@ def test_no_verb_reaches_outside(verb: str, tree: Path, outside: Path) -> None:
     for answer in answers:
         assert not answer or "untouched" not in str(answer)
         assert not answer or "secret" not in str(answer)
+        assert verb != "lstatnslist" or not answer
 
 
 def test_links_resolve_inside(tree: Path) -> None:
@@ -188,6 +200,34 @@ def test_mounts_do_not_follow_links(tree: Path, outside: Path) -> None:
 
     with pytest.raises(MkimageError):
         inside(tree, work)
+
+
+@pytest.mark.skipif(not Path("/sys/firmware").is_dir(), reason="no such host")
+def test_the_firmware_of_the_host_is_not_seen(tree: Path) -> None:
+    """Packages do other things where there is /sys/firmware/efi, and could write to the firmware through it."""
+    for name in ("proc", "sys", "dev", "run", "tmp"):
+        (tree / name).mkdir()
+
+    def work(guest: NamespaceGuest) -> None:
+        with guest.mounted():
+            assert guest.exists("/sys/class")
+            assert guest.ls("/sys/firmware") == []
+            with pytest.raises(OSError, match="Read-only"):
+                guest.write("/sys/firmware/x", b"")
+
+    inside(tree, work)
+
+
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        (["apt-get", "-y"], "apt-get"),
+        (["env", "APT_CONFIG=/run/a=b", "apt-get", "-o", "x=y"], "apt-get"),
+        (["env"], "env"),
+    ],
+)
+def test_the_program_is_named_and_not_its_environment(words: list[str], program: str) -> None:
+    assert program_of(words) == program
 
 
 @pytest.mark.parametrize("path", ["/", "", "/a/..", "/."])
