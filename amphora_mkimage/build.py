@@ -75,13 +75,14 @@ def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object
     with contextlib.ExitStack() as stack:
         wanted = ((request.output.parent, "-o"), (request.working_dir, "-w"), (request.cache_dir, "-c"))
         made = stack.enter_context(places.made(wanted))
+        store = Store(request.cache_dir, console.warn)
+        store.require_ours()
         memory_there = _memory(request, console, appliance=id_map is None)
         room.require(request, on_disk=memory_there is None)
         outputs = {kind: Output(path) for kind, path in request.outputs.items()}
         for output in outputs.values():
             stack.callback(output.close)
         targets = {kind: output.fd for kind, output in outputs.items()}
-        store = Store(request.cache_dir, console.warn)
         plan = _with_branch(plan, store, console)
         if plan.agent is not None and id_map is None:
             agent_install.prepare(plan.agent, request.arch, store, console, snapshot=False)
