@@ -11,13 +11,14 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, places, room
+from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, places, plain_paths, room
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -92,11 +93,13 @@ def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object
         if request.base.published:
             base = stack.enter_context(image.prepared(request, store, console, work))
         with memory.explained(in_tmpfs=memory_there is not None):
+            alias = stack.enter_context(plain_paths.plain_name(work, link=id_map is None))
             if id_map is None:
-                result = ApplianceWorker(plan, place, targets, base).run()
+                there = place if alias is None else dataclasses.replace(place, directory=alias)
+                result = ApplianceWorker(plan, there, targets, base).run()
             else:
                 errand = stack.enter_context(contextlib.closing(Errand(plan.agent, request.arch, store, console)))
-                run = _Worker(plan, place, targets, base, errand, memory_there).run
+                run = _Worker(plan, place, targets, base, errand, memory_there, alias).run
                 warned = len(console.warnings)
                 result = userns.run(run, id_map=id_map, on_end=place.remove, meanwhile=errand.run)
                 console.timings.update(result.timings)
@@ -112,7 +115,7 @@ def resolve(plan: Plan, console: Console) -> list[Deb]:
     """
     if plan.request.base.published:
         return []
-    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
+    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-", dir=plain_paths.temporary()) as directory:
         archive = open_archive(plan, Path(directory), console)
         archive.update()
         debs = archive.resolve(["?essential", "apt", *plan.wanted])
@@ -178,6 +181,7 @@ class _Worker(Worker):
 
     :param errand: brings the agent's packages meanwhile
     :param memory_there: bytes of memory to work in; None: on disk
+    :param alias: an empty directory to work under the name of
     """
 
     def __init__(
@@ -188,13 +192,18 @@ class _Worker(Worker):
         start: image.BaseImage | None,
         errand: Errand,
         memory_there: int | None,
+        alias: Path | None,
     ) -> None:
         super().__init__(plan, place, targets, start)
         self.errand = errand
         self.memory_there = memory_there
+        self.alias = alias
 
     def run(self) -> Result:
         """Do everything but publishing."""
+        if self.alias is not None:
+            userns.mount(os.fspath(self.place.directory), self.alias, "", userns.MS_BIND)
+            self.place = dataclasses.replace(self.place, directory=self.alias)
         with contextlib.nullcontext() if self.memory_there is None else self.place.tmpfs(self.memory_there):
             return self._run()
 
