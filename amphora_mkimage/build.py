@@ -32,7 +32,7 @@ from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selin
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import choose, foreign, id_maps, userns
+from amphora_mkimage.guest import choose, foreign, id_maps, processor, userns
 from amphora_mkimage.guest.choose import Choice
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
@@ -49,6 +49,9 @@ def choose_guest(request: Request, console: Console) -> Choice:
     :raises HostError: this host has nothing that can build it
     """
     choice = choose.choose(request.guest, console)
+    if choice.kind == "namespace":  # an appliance may emulate a newer one
+        release = request.base.releases[request.release]
+        processor.require(release.processor, f"{request.base.name} {request.release}")
     if choice.kind == "appliance":
         appliance_worker.require(request, choice)
     return choice
