@@ -297,7 +297,8 @@ def _publish(
             facts: dict[str, object] = {"format": kind, "file": output.path.name, "bytes": output.size}
             facts["sha256"] = output.hash()
             if kind != "tar":
-                facts |= {"virtual_size": request.size_gib * layout.GIB, "filesystem_uuid": result.filesystem_uuid}
+                facts |= {"virtual_size": request.size_gib * layout.GIB, "min_disk": request.size_gib}
+                facts["filesystem_uuid"] = result.filesystem_uuid
             beside = Output(manifest_path(output.path))
             manifests.append(beside)
             published.append({"path": str(output.path), **facts, "manifest": str(beside.path)})
