@@ -43,9 +43,11 @@ benchmark: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(VENV)/bin/python -m amphora_mkimage.manpage --write
 
-# Lines of bindep.txt without a comment; a package that is there already costs nothing.
+# Lines of bindep.txt without a comment, and without those that this release does not have; a package that is there already
+# costs nothing.
 system-packages:
-	@packages=$$(sed -n 's/^\([a-z0-9][^ #]*\).*/\1/p' bindep.txt); \
+	@release=$$(. /etc/os-release; echo "$$ID-$$VERSION_CODENAME"); \
+	packages=$$(sed -n "/!platform:$$release\\>/d; "'s/^\([a-z0-9][^ #]*\).*/\1/p' bindep.txt); \
 	missing=$$(dpkg-query -W -f='$${Package} $${db:Status-Status}\n' $$packages 2>/dev/null \
 	    | awk '$$2 == "installed" {print $$1}' | sort > .installed-packages~; \
 	    echo $$packages | tr ' ' '\n' | sort | comm -23 - .installed-packages~; rm -f .installed-packages~); \

@@ -11,13 +11,14 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, own_image, places, room
+from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, own_image, places, plain_paths, room
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -31,7 +32,7 @@ from amphora_mkimage.disk import bootloader, filesystems, formats, layout, selin
 from amphora_mkimage.disk.bootloader import Bootloader
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
-from amphora_mkimage.guest import choose, foreign, id_maps, userns
+from amphora_mkimage.guest import choose, foreign, id_maps, processor, userns
 from amphora_mkimage.guest.choose import Choice
 from amphora_mkimage.guest.namespace import NamespaceGuest
 from amphora_mkimage.output import Output, directory_lock, keep_old, manifest_path, record_sums
@@ -49,6 +50,9 @@ def choose_guest(request: Request, console: Console) -> Choice:
     :raises HostError: this host has nothing that can build it
     """
     choice = choose.choose(request.guest, console)
+    if choice.kind == "namespace":  # an appliance may emulate a newer one
+        release = request.base.releases[request.release]
+        processor.require(release.processor, f"{request.base.name} {request.release}")
     if choice.kind == "appliance":
         appliance_worker.require(request, choice)
     return choice
@@ -81,13 +85,14 @@ def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object
     with contextlib.ExitStack() as stack:
         wanted = ((request.output.parent, "-o"), (request.working_dir, "-w"), (request.cache_dir, "-c"))
         made = stack.enter_context(places.made(wanted))
+        store = Store(request.cache_dir, console.warn)
+        store.require_ours()
         memory_there = _memory(request, console, appliance=id_map is None)
         room.require(request, on_disk=memory_there is None)
         outputs = {kind: Output(path) for kind, path in request.outputs.items()}
         for output in outputs.values():
             stack.callback(output.close)
         targets = {kind: output.fd for kind, output in outputs.items()}
-        store = Store(request.cache_dir, console.warn)
         plan = _with_branch(plan, store, console)
         if plan.agent is not None and id_map is None:
             agent_install.prepare(plan.agent, request.arch, store, console, snapshot=False)
@@ -97,11 +102,13 @@ def _build(plan: Plan, guest: Choice, console: Console) -> list[dict[str, object
         if request.base.published:
             base = stack.enter_context(image.prepared(request, store, console, work))
         with memory.explained(in_tmpfs=memory_there is not None):
+            alias = stack.enter_context(plain_paths.plain_name(work, link=id_map is None))
             if id_map is None:
-                result = ApplianceWorker(plan, place, targets, base).run()
+                there = place if alias is None else dataclasses.replace(place, directory=alias)
+                result = ApplianceWorker(plan, there, targets, base).run()
             else:
                 errand = stack.enter_context(contextlib.closing(Errand(plan.agent, request.arch, store, console)))
-                run = _Worker(plan, place, targets, base, errand, memory_there).run
+                run = _Worker(plan, place, targets, base, errand, memory_there, alias).run
                 warned = len(console.warnings)
                 result = userns.run(run, id_map=id_map, on_end=place.remove, meanwhile=errand.run)
                 console.timings.update(result.timings)
@@ -117,7 +124,7 @@ def resolve(plan: Plan, console: Console) -> list[Deb]:
     """
     if plan.request.base.published:
         return []
-    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-") as directory:
+    with tempfile.TemporaryDirectory(prefix="amphora-mkimage-", dir=plain_paths.temporary()) as directory:
         archive = open_archive(plan, Path(directory), console)
         archive.update()
         debs = archive.resolve(["?essential", "apt", *plan.wanted])
@@ -183,6 +190,7 @@ class _Worker(Worker):
 
     :param errand: brings the agent's packages meanwhile
     :param memory_there: bytes of memory to work in; None: on disk
+    :param alias: an empty directory to work under the name of
     """
 
     def __init__(
@@ -193,13 +201,18 @@ class _Worker(Worker):
         start: image.BaseImage | None,
         errand: Errand,
         memory_there: int | None,
+        alias: Path | None,
     ) -> None:
         super().__init__(plan, place, targets, start)
         self.errand = errand
         self.memory_there = memory_there
+        self.alias = alias
 
     def run(self) -> Result:
         """Do everything but publishing."""
+        if self.alias is not None:
+            userns.mount(os.fspath(self.place.directory), self.alias, "", userns.MS_BIND)
+            self.place = dataclasses.replace(self.place, directory=self.alias)
         with contextlib.nullcontext() if self.memory_there is None else self.place.tmpfs(self.memory_there):
             return self._run()
 
@@ -296,7 +309,8 @@ def _publish(
             facts: dict[str, object] = {"format": kind, "file": output.path.name, "bytes": output.size}
             facts["sha256"] = output.hash()
             if kind != "tar":
-                facts |= {"virtual_size": request.size_gib * layout.GIB, "filesystem_uuid": result.filesystem_uuid}
+                facts |= {"virtual_size": request.size_gib * layout.GIB, "min_disk": request.size_gib}
+                facts["filesystem_uuid"] = result.filesystem_uuid
             beside = Output(manifest_path(output.path))
             manifests.append(beside)
             published.append({"path": str(output.path), **facts, "manifest": str(beside.path)})

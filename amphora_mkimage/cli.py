@@ -171,8 +171,10 @@ def _run(work: plan.Plan, console: Console, *, dry_run: bool, as_json: bool) -> 
     console.note(guest.title)
     console.detail(f"guest: {guest}")
     images = build.build(work, guest, console)
-    for path in work.request.outputs.values():
-        console.note(f"built {path} ({path.stat().st_size / 1e6:.0f} MB)")
+    for kind, path in work.request.outputs.items():
+        # Whoever uploads it to a cloud with the flavor of Octavia's guide must know before.
+        needs = "" if kind == "tar" else f"; the flavor's disk: at least {work.request.size_gib} GiB"
+        console.note(f"built {path} ({path.stat().st_size / 1e6:.0f} MB{needs})")
     if as_json:
         streams.result(build_report.built(images, console.warnings, time.monotonic() - console.started))
 

@@ -14,6 +14,7 @@ from amphora_mkimage.bases.image import BaseImage
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError
 from amphora_mkimage.guest.protocol import Guest
+from amphora_mkimage.plain_paths import is_plain
 from amphora_mkimage.plan import Plan
 from amphora_mkimage.workplace import Workplace
 
@@ -72,7 +73,8 @@ def open_archive(
         )
     network = mirror.apt_network_settings(os.environ)
     sources = plan.archive.sources(request.base, request.release, str(keyring))
-    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status)
+    unnamed = None if is_plain(keyring) else keyring
+    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status, unnamed)
 
 
 def base_facts(plan: Plan, made: Made) -> dict[str, object]:

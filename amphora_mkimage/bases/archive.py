@@ -15,12 +15,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from amphora_mkimage import process
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store
 
+_TRUSTED = "trusted"
 _URI = re.compile(r"'\S+' ([^_\s]+)_([^_\s]+)_[^_\s]+\.deb ")
 
 
@@ -45,6 +47,16 @@ class Deb:
         return f"{self.name}_{self.version.replace(':', '%3a')}_{self.arch}.deb"
 
 
+def apt_word(value: str) -> str:
+    """Return a value as apt.conf(5) reads it.
+
+    Between quotes apt takes everything as it is, but has no way to say a quote; outside of them it decodes %22.
+    """
+    if '"' not in value:
+        return f'"{value}"'
+    return quote(value, safe="/", errors="surrogateescape")
+
+
 class Archive:
     """A private apt state.
 
@@ -53,6 +65,7 @@ class Archive:
     :param network: text for apt.conf(5), see :func:`~amphora_mkimage.bases.mirror.apt_network_settings`
     :param logins: lines for apt_auth.conf(5)
     :param status: package database of the system that packages are resolved for; an empty one by default
+    :param keyring: that signs what the sources do not name one for, because its path has spaces or the like
     """
 
     def __init__(
@@ -64,6 +77,7 @@ class Archive:
         logins: Sequence[str],
         console: Console,
         status: Path | None = None,
+        keyring: Path | None = None,
     ) -> None:
         self.directory = directory
         self.sources = sources
@@ -76,6 +90,9 @@ class Archive:
             (directory / "status").touch()
         else:
             shutil.copyfile(status, directory / "status")
+        if keyring is not None:
+            (directory / _TRUSTED).mkdir(exist_ok=True)
+            shutil.copyfile(keyring, directory / _TRUSTED / f"keyring{keyring.suffix}")
         (directory / "sources.list").write_text(sources, encoding="utf-8")
         self._private("auth.conf", "".join(logins))
         self._private("apt.conf", self._configuration(arch) + network)
@@ -188,7 +205,7 @@ class Archive:
             "Dir::Etc::SourceList": d / "sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Trusted": "/dev/null",
-            "Dir::Etc::TrustedParts": "/dev/null",
+            "Dir::Etc::TrustedParts": d / _TRUSTED if (d / _TRUSTED).exists() else "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",
             "Dir::Etc::PreferencesParts": "/dev/null",
             "Dir::Etc::Netrc": d / "auth.conf",
@@ -211,7 +228,7 @@ class Archive:
             "APT::Sandbox::User": "root",
             "DPkg::Use-Pty": "false",
         }
-        return "".join(f'{key} "{value}";\n' for key, value in settings.items())
+        return "".join(f"{key} {apt_word(str(value))};\n" for key, value in settings.items())
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ class Release:
     :param refused: why no amphora can be made of it, or ""
     :param lacks: what it lacks that other releases have, by architecture
     :param python: version of its Python, for which the amphora agent is fetched before the image is there
+    :param processor: level of x86-64 that its programs need (:mod:`amphora_mkimage.guest.processor`), or ""
     """
 
     codename: str
@@ -22,6 +23,7 @@ class Release:
     refused: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
     python: str = ""
+    processor: str = ""
 
 
 @dataclass(frozen=True)

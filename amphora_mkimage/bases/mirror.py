@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from amphora_mkimage import process
 from amphora_mkimage.architecture import ARCHITECTURES
 from amphora_mkimage.bases.base import Base
 from amphora_mkimage.errors import HostError, MkimageError
+from amphora_mkimage.plain_paths import is_plain
 
 #: Variables by which people name a CA bundle of their own (curl's, OpenSSL's, requests'); the first that is set wins.
 CA_VARIABLES = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -36,11 +38,16 @@ class Mirror:
     logins: tuple[str, ...] = field(default=(), repr=False)
 
     def sources(self, base: Base, release: str, signed_by: str) -> str:
-        """Give the sources.list(5) text with every suite of a release."""
+        """Give the sources.list(5) text with every suite of a release.
+
+        :param signed_by: keyring; where its path cannot be written there, apt is told of it in another way
+            (:class:`~amphora_mkimage.bases.archive.Archive`)
+        """
         lines = []
+        option = f"[signed-by={signed_by}] " if is_plain(Path(signed_by)) else ""
         for pattern in base.releases[release].suites:
             url = self.security if pattern.endswith("-security") else self.main
-            lines.append(f"deb [signed-by={signed_by}] {url} {pattern.format(release)} {' '.join(base.components)}\n")
+            lines.append(f"deb {option}{url} {pattern.format(release)} {' '.join(base.components)}\n")
         return "".join(lines)
 
 
@@ -139,7 +146,8 @@ def _of_mmdebstrap(base: Base, release: str, arch: str) -> Mirror:
     try:
         # The hook ends mmdebstrap by failing, as soon as it has what it came for.
         done = subprocess.run(
-            [*argv, f'--setup-hook={hook} "$1"', release, os.devnull],
+            # A hook is a command line for a shell, unless it is a plain path.
+            [*argv, f'--setup-hook={shlex.quote(os.fspath(hook))} "$1"', release, os.devnull],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,  # mmdebstrap sends its hooks' output there
             text=True,

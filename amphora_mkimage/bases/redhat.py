@@ -17,8 +17,12 @@ _BOOTLOADER = {"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
 _PYTHONS = {"44": "3.14", "45": "3.14", "10": "3.12", "10-stream": "3.12"}
 
 
+#: Red Hat Enterprise Linux 10 and what is built from it are compiled for it.
+_PROCESSORS = {"10": "x86-64-v3", "10-stream": "x86-64-v3"}
+
+
 def _release(name: str) -> Release:
-    return Release(name, python=_PYTHONS[name])
+    return Release(name, python=_PYTHONS[name], processor=_PROCESSORS.get(name, ""))
 
 
 def _base(name: str, default: str, releases: Mapping[str, Release], vendor: str = "") -> Base:

@@ -20,7 +20,7 @@ UBUNTU_MINIMAL = Base(
     # haproxy and keepalived are in main, ipvsadm is in universe.
     components=("main", "universe"),
     keyring="/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-    keyring_package="ubuntu-archive-keyring (ubuntu-keyring on Ubuntu)",
+    keyring_package="ubuntu-keyring (Debian 12 does not have it)",
     kernels={
         "amd64": "linux-image-virtual",
         "arm64": "linux-image-virtual",

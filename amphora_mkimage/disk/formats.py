@@ -9,13 +9,13 @@ from amphora_mkimage import process
 from amphora_mkimage.console import Console
 
 #: qemu-img's options by image type. qcow2: zstd with large clusters takes a quarter of zlib's time and is smaller; no
-#: backing file, no data file and no extended L2, which Nova and Glance refuse. vhd: fixed size, as Azure and DIB mean
-#: it;
-#: force_size, or qemu-img rounds the size to a disk geometry.
+#: backing file, no data file and no extended L2, which Nova and Glance refuse. vhd: dynamic, as DIB's, whose
+#: header comes first: a fixed one has nothing but a footer, so that Glance and qemu-img take it for raw; force_size, or
+#: qemu-img rounds the size up to a disk geometry, and the image does not fit on a flavor's disk of its size.
 _CONVERT = {
     "qcow2": ("-O", "qcow2", "-c", "-o", "compression_type=zstd,cluster_size=2M"),
     "raw": ("-O", "raw"),
-    "vhd": ("-O", "vpc", "-o", "subformat=fixed,force_size=on"),
+    "vhd": ("-O", "vpc", "-o", "subformat=dynamic,force_size=on"),
 }
 
 

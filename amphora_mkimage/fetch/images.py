@@ -44,7 +44,7 @@ class Images:
 
     def prepare(self) -> None:
         """Make the directory, and remove partials that were left long ago."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        store.make_directory(self.root)
         oldest = time.time() - _STALE_SECONDS
         for left in self.root.glob(".partial-*"):
             with contextlib.suppress(OSError):
@@ -158,6 +158,7 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[FileIO]:
         with _writing(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with FileIO(fd, "r+b") as file:
+            store.adopt(fd, path.parent)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -11,6 +11,9 @@ Layout under the cache directory, which may be shared with diskimage-builder's::
     amphora-mkimage/rpms/<key>.list             which of them a release's last build installed
     amphora-mkimage/images/                     published root filesystems, see :mod:`~amphora_mkimage.fetch.images`
 
+It is one user's: a bootstrapped system is used by the name that its writer gave it, so nobody else may write there.
+Root may use another user's cache; what it writes there is then that user's.
+
 An entry is written under a temporary name that no reader looks at, and renamed. A damaged entry is removed when it is
 found. No locks are needed: an entry's name has the hash of its content, so two writers never give one name to different
 contents; but for the lists, of which the last one holds.
@@ -21,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,10 +33,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from amphora_mkimage import __version__
-from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.errors import BadValueError, MkimageError
 
 #: In the cache directory, which others may use as well.
 DIRECTORY = "amphora-mkimage"
+#: Its directories.
+_PARTS = ("debs", "bases", "wheels", "locks", "rpms", "images")
 _COPY_BYTES = 1 << 20
 #: A temporary file this old has no writer any more.
 _STALE_SECONDS = 24 * 3600
@@ -54,10 +60,30 @@ class Store:
         self.rpms = self.root / "rpms"
         self._on_damage = on_damage
 
+    def require_ours(self) -> None:
+        """Refuse a cache that another user made, before any work.
+
+        :raises BadValueError: naming the user
+        """
+        us = os.geteuid()
+        if us == 0:
+            return
+        for directory in (self.root, *(self.root / name for name in _PARTS)):
+            for look in (directory.lstat, directory.stat):
+                try:
+                    owner = look().st_uid
+                except FileNotFoundError:
+                    continue
+                except PermissionError:
+                    owner = -1
+                if owner != us:
+                    remedy = "name a cache of your own with -c"
+                    raise BadValueError(f"-c: the cache {directory} belongs to {_user(owner)}", remedy)
+
     def prepare(self) -> None:
         """Make the directories, and remove what killed writers left long ago."""
         for directory in (self.debs, self.bases, self.wheels, self.locks, self.rpms):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             for left in directory.glob(".partial-*"):
                 with contextlib.suppress(FileNotFoundError):
                     if left.stat().st_mtime < left.parent.stat().st_mtime - _STALE_SECONDS:
@@ -67,7 +93,7 @@ class Store:
 
     def has_deb(self, sha256: str) -> bool:
         """Tell whether a package file is there, unchecked (for the plan)."""
-        return self._deb(sha256).exists()
+        return os.access(self._deb(sha256), os.R_OK)
 
     def take_deb(self, sha256: str, target: Path) -> bool:
         """Copy a package file out and check the copy; False when it is absent or damaged."""
@@ -75,10 +101,11 @@ class Store:
 
     def _take(self, source: Path, sha256: str, target: Path) -> bool:
         try:
-            with source.open("rb") as file, target.open("wb") as copy:
-                found = copy_hashing(file, copy)
-        except FileNotFoundError:
+            file = source.open("rb")
+        except (FileNotFoundError, PermissionError):
             return False
+        with file, target.open("wb") as copy:
+            found = copy_hashing(file, copy)
         if found == sha256:
             with contextlib.suppress(OSError):
                 os.utime(source)
@@ -109,14 +136,14 @@ class Store:
 
         :raises MkimageError: it is not what its hash says
         """
-        self.wheels.mkdir(parents=True, exist_ok=True)
+        make_directory(self.wheels)
         with self._writing(self.wheels, sha256) as entry, source.open("rb") as original:
             if copy_hashing(original, entry.file) != sha256:
                 raise MkimageError(f"{source.name} is not what its hash in the lock file says")
 
     def remember(self, key: str, content: bytes) -> None:
         """Keep a small text under a key."""
-        self.locks.mkdir(parents=True, exist_ok=True)
+        make_directory(self.locks)
         self._put(self.locks, key, _with_hash(content))
 
     def recall(self, key: str) -> bytes | None:
@@ -130,7 +157,7 @@ class Store:
         path = self.rpms / sha256
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
         if hashlib.sha256(content).hexdigest() == sha256:
             return content
@@ -139,7 +166,7 @@ class Store:
 
     def put_rpm(self, sha256: str, content: bytes) -> None:
         """Add a package that dnf verified."""
-        if not (self.rpms / sha256).exists():
+        if not os.access(self.rpms / sha256, os.R_OK):
             self._put(self.rpms, sha256, content)
 
     def rpm_list(self, key: str) -> bytes | None:
@@ -162,8 +189,8 @@ class Store:
             try:
                 with path.open("rb") as file:
                     found = _digest(file)
-            except FileNotFoundError:
-                continue  # another build found it damaged
+            except (FileNotFoundError, PermissionError):
+                continue  # another build found it damaged; or another user's, before a cache was one user's
             if path.name == _base_name(key, found):
                 with contextlib.suppress(OSError):
                     os.utime(path)
@@ -190,7 +217,7 @@ class Store:
         """Give a text that was written with its hash; None when it is absent or damaged."""
         try:
             stored = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
         content = stored.partition(b"\n")[2]
         if stored == _with_hash(content):
@@ -213,6 +240,7 @@ class Store:
         """Give an entry to be; the name may be set as late as at the end of the block."""
         fd, temporary = tempfile.mkstemp(prefix=".partial-", dir=directory)
         try:
+            adopt(fd, directory)
             with os.fdopen(fd, "w+b") as file:
                 entry = _Entry(file, name)
                 yield entry
@@ -225,6 +253,35 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 Path(temporary).unlink()
             raise
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory of the cache, and those above it."""
+    if directory.is_dir():
+        return
+    if not directory.parent.is_dir():
+        make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        adopt(fd, directory.parent)
+    finally:
+        os.close(fd)
+
+
+def adopt(fd: int, directory: Path) -> None:
+    """Give what root made in the cache of another user to that user, who could not use it otherwise."""
+    owner = directory.stat()
+    if os.geteuid() == 0 != owner.st_uid:
+        with contextlib.suppress(OSError):
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return "another user"
 
 
 @dataclass

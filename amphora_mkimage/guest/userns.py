@@ -98,7 +98,7 @@ def without_network() -> None:
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
     """Mount a filesystem, as the system call does; errors are raised as OSError."""
-    result = _libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
+    result = _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode())
     _check(result, f"mount {kind or 'bind'} on {target}")
 
 

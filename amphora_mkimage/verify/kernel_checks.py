@@ -154,7 +154,7 @@ def modules(subject: Subject) -> Iterator[Finding]:
     if not versions:
         yield fail("there is no kernel")
     for version in versions:
-        known = _known(subject, version)
+        known = known_modules(subject, version)
         for wanted, purpose in _MODULES.items():
             if subject.expected.nftables is False and wanted in _NFTABLES:
                 continue
@@ -168,7 +168,7 @@ def modules(subject: Subject) -> Iterator[Finding]:
         yield passed(f"{len(known)} modules")
 
 
-def _known(subject: Subject, version: str) -> dict[str, list[str]]:
+def known_modules(subject: Subject, version: str) -> dict[str, list[str]]:
     """Name the modules of a kernel as modprobe(8) does, with the files that each takes; none for what is built in."""
     directory = f"/lib/modules/{version}"
     known = {}

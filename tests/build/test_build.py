@@ -57,6 +57,8 @@ def test_manifest(built) -> None:
     assert found["image"]["sha256"] == hashlib.sha256(built.qcow2.read_bytes()).hexdigest()
     assert found["image"]["bytes"] == built.qcow2.stat().st_size
     assert found["image"]["virtual_size"] == 5 * GIB
+    assert found["image"]["min_disk"] == 5
+    assert "min_disk" not in json.loads(built.tar_manifest.read_text())["image"]
     assert found["settings"]["base_os"] == "debian-minimal"
     assert found["tool"]["name"] == "amphora-mkimage"
     assert found["timings"]["configure"] > 0

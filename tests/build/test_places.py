@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from public import public_root
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a user or a small filesystem")
 
@@ -18,21 +20,36 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a 
 # -- an ordinary user ------------------------------------------------------------------------------------------------
 
 
+#: What a path of a CI job, a person's name or a typo may have in it. (PYTHONPATH cannot have a colon.)
+_AWKWARD = """it's a "job"; $(false) 100%41 größe, [x]?@@1&"""
+
+
 @needs_root
 def test_an_ordinary_user_bootstraps_and_builds(user: pwd.struct_passwd, run_cli_as, seed_cache) -> None:
+    """In directories with awkward names, which are made where they are missing; the program itself lies in one, too."""
     home = Path(user.pw_dir)
-    seed_cache(home / ".cache/image-create", owner=(user.pw_uid, user.pw_gid))
-    os.chown(home / ".cache", user.pw_uid, user.pw_gid)
-    done = run_cli_as(user, "-i", "debian-minimal", "--no-agent", "-t", "qcow2,tar", "-o", "a", cwd=home)
-    assert done.returncode == 0, done.stderr
-    assert "bootstrap" in done.stderr
-    left = {path.name for path in home.iterdir() if path.name[:4] not in (".bas", ".pro")}
-    names = {"a.qcow2", "a.tar", "a.qcow2.manifest.json", "a.tar.manifest.json", "SHA256SUMS", ".cache"}
-    assert left == names
-    for path in (*home.iterdir(), *(home / ".cache").rglob("*")):
+    place = home / _AWKWARD
+    shutil.copytree(public_root(), place / "program")
+    output, cache = place / f"out:{_AWKWARD}", place / f"cache:{_AWKWARD}"
+    seed_cache(cache)
+    for path in (place, *place.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+    def build(*arguments: str) -> str:
+        words = ("-i", "debian-minimal", "--no-agent", "-w", f"{place}/work/w", "-c", str(cache), *arguments)
+        done = run_cli_as(user, *words, cwd=home, env={"PYTHONPATH": str(place / "program")})
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "bootstrap" in build("-t", "qcow2,tar", "-o", f"{output}/a b")
+    assert {path.name for path in place.iterdir()} == {"program", output.name, cache.name}
+    names = {"a b.qcow2", "a b.tar", "a b.qcow2.manifest.json", "a b.tar.manifest.json", "SHA256SUMS"}
+    assert {path.name for path in output.iterdir()} == names
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=output, check=True)
+    for path in (*output.iterdir(), *cache.rglob("*")):
         assert path.stat().st_uid == user.pw_uid, path
     owners = {}
-    with tarfile.open(home / "a.tar") as tar:
+    with tarfile.open(output / "a b.tar") as tar:
         for member in tar:
             assert member.uid < 65536 and member.gid < 65536, member.name
             owners[member.name] = (member.uid, member.gid, member.mode)
@@ -41,15 +58,13 @@ def test_an_ordinary_user_bootstraps_and_builds(user: pwd.struct_passwd, run_cli
     assert {uid for uid, _, _ in owners.values()} - {0}
     info = json.loads(
         subprocess.run(
-            ["qemu-img", "info", "--output=json", home / "a.qcow2"], capture_output=True, text=True, check=True
+            ["qemu-img", "info", "--output=json", output / "a b.qcow2"], capture_output=True, text=True, check=True
         ).stdout
     )
     assert info["virtual-size"] == 5 << 30
     # Again, on disk and from the user's own cache.
-    done = run_cli_as(user, "-i", "debian-minimal", "--no-agent", "-f", "-t", "tar", "-o", "b", cwd=home)
-    assert done.returncode == 0, done.stderr
-    assert "unpack the cached base" in done.stderr
-    with tarfile.open(home / "b.tar") as tar:
+    assert "unpack the cached base" in build("-f", "-t", "tar", "-o", f"{output}/b")
+    with tarfile.open(output / "b.tar") as tar:
         assert {member.name: (member.uid, member.gid, member.mode) for member in tar} == owners
 
 

@@ -22,6 +22,7 @@ def test_the_build_is_recorded(built) -> None:
     manifest = json.loads(built.manifest.read_text())
     assert manifest["image"]["sha256"] == hashlib.sha256(built.qcow2.read_bytes()).hexdigest()
     assert f"built {built.qcow2}" in built.stderr
+    assert "the flavor's disk: at least 5 GiB" in built.stderr
 
 
 def test_verify_calls_its_tar_a_complete_amphora(built, run_cli) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from amphora_mkimage import cli, completion, manpage, settings
+from amphora_mkimage.bases import BASES
 from amphora_mkimage.probe.tools import TOOLS
 from amphora_mkimage.verify.checks import CHECKS
 
@@ -62,6 +63,7 @@ def test_make_installs_every_tool_that_check_looks_for() -> None:
     """Essential packages (deb-policy 3.8) and apt are on every host that has make and git."""
     listed = {line.split()[0] for line in read("bindep.txt").splitlines() if line and not line.startswith("#")}
     assert {tool.package for tool in TOOLS} - {"apt", "coreutils", "dpkg"} <= listed
+    assert {base.keyring_package.split()[0] for base in BASES.values() if not base.dnf} <= listed
 
 
 @pytest.mark.parametrize(

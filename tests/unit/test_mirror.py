@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import email.utils
+import hashlib
+import io
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from public import PYTHON, public_root
+from signing import Signer
+from static_server import serving
 
 from amphora_mkimage.bases import BASES, bootstrap, mirror
 from amphora_mkimage.bases.archive import Archive, Deb
 from amphora_mkimage.console import Console
+from amphora_mkimage.errors import MkimageError
+from amphora_mkimage.plain_paths import is_plain
+
+needs_mmdebstrap = pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs mmdebstrap")
 
 DEBIAN, UBUNTU = BASES["debian-minimal"], BASES["ubuntu-minimal"]
 
@@ -115,3 +128,66 @@ def test_the_key_of_a_base_changes_with_everything_that_went_in() -> None:
     assert len(others) == 5
     assert base not in others
     assert base == bootstrap.key([deb], "amd64", "trixie", "deb x\n")
+
+
+# --- awkward paths -------------------------------------------------------------------------------------------------
+
+AWKWARD = """it's a "job"; $(touch evil) 100%41 größe, [x]?@@1&"""
+
+
+@needs_mmdebstrap
+def test_a_checkout_in_an_awkward_path(tmp_path: Path) -> None:
+    """The hook that mmdebstrap runs is a line of shell; a Jenkins job's workspace has the job's name in it."""
+    program = tmp_path / AWKWARD
+    shutil.copytree(public_root(), program)
+    code = "from amphora_mkimage.bases import BASES, mirror\nprint(mirror.choose(BASES['ubuntu'], 'noble', '').main)"
+    done = subprocess.run(
+        [PYTHON, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(program), "LC_ALL": "C"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("http"), done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [AWKWARD]
+
+
+def _archive(place: Path, signer: Signer) -> Path:
+    """An archive of one suite without packages."""
+    packages = place / "dists/trixie/main/binary-amd64/Packages"
+    packages.parent.mkdir(parents=True)
+    packages.write_text("")
+    digest = hashlib.sha256(b"").hexdigest()
+    date = email.utils.formatdate(usegmt=True).replace("GMT", "UTC")
+    text = f"Suite: trixie\nCodename: trixie\nDate: {date}\nArchitectures: amd64\nComponents: main\n"
+    text += f"SHA256:\n {digest} 0 main/binary-amd64/Packages\n"
+    (place / "dists/trixie/InRelease").write_bytes(signer.clear(text.encode()))
+    return place
+
+
+@pytest.mark.parametrize("suffix", ["gpg", "asc"])
+def test_a_keyring_in_an_awkward_path_counts_as_in_any_other(suffix: str, tmp_path: Path) -> None:
+    """The real apt, and an archive that is signed by a key of the test's own: that key, and no other, will do."""
+    ours, theirs = Signer(tmp_path, "ours"), Signer(tmp_path, "theirs")
+    directory = tmp_path / AWKWARD
+    directory.mkdir()
+    found = {}
+    with serving(_archive(tmp_path / "archive", ours)) as url:
+        archive = mirror.Mirror(url, url, "of the test")
+        for signer in (ours, theirs):
+            keyring = directory / f"{signer.home.name}, [a] key.{suffix}"
+            keyring.write_bytes(signer.public(armour=suffix == "asc"))
+            suite = archive.sources(BASES["debian-minimal"], "trixie", str(keyring)).splitlines(keepends=True)[0]
+            state = tmp_path / f"state-{signer.home.name}"
+            console = Console(io.StringIO())
+            made = Archive(state, "amd64", suite, "", (), console, keyring=None if is_plain(keyring) else keyring)
+            try:
+                made.update()
+                found[signer.home.name] = "read"
+            except MkimageError as error:
+                found[signer.home.name] = error.remedy
+            signer.close()
+    assert found["ours"] == "read"
+    assert "not signed by the expected key" in found["theirs"]

@@ -8,11 +8,15 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.store import Store
 
 CONTENT = b"the content of a package" * 1000
@@ -211,3 +215,110 @@ def test_a_living_writers_file_is_not_swept(store: Store) -> None:
         file.write(CONTENT)
         store.prepare()
     assert store.checked_base("key") is not None
+
+
+# --- two users -----------------------------------------------------------------------------------------------------
+
+OTHER = 54321
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user may write to; pytest's own is one user's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
+
+
+def as_user(uid: int, function: Callable[[], None]) -> None:
+    """Call a function as another user, in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            function()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@needs_root
+def test_the_cache_of_another_user_is_refused_by_name(open_directory: Path) -> None:
+    Store(open_directory, print).prepare()
+
+    def refused() -> None:
+        with pytest.raises(BadValueError, match=r"^-c: the cache .*/amphora-mkimage belongs to root$") as caught:
+            Store(open_directory, print).require_ours()
+        assert "-c" in caught.value.remedy
+        Store(open_directory / "own", print).require_ours()  # which is not there yet
+
+    as_user(OTHER, refused)
+    Store(open_directory, print).require_ours()
+
+
+@needs_root
+def test_a_part_of_another_users_is_refused_too(open_directory: Path) -> None:
+    (open_directory / "amphora-mkimage").mkdir()
+    (open_directory / "amphora-mkimage/bases").mkdir()
+    os.chown(open_directory / "amphora-mkimage", OTHER, OTHER)
+
+    def refused() -> None:
+        with pytest.raises(BadValueError, match=r"/bases belongs to root$"):
+            Store(open_directory, print).require_ours()
+
+    as_user(OTHER, refused)
+    (open_directory / "amphora-mkimage/bases").rmdir()
+    as_user(OTHER, lambda: Store(open_directory, print).require_ours())
+
+
+@needs_root
+def test_what_root_writes_into_a_users_cache_is_the_users(open_directory: Path) -> None:
+    """As with `sudo -E`: the next build of the user's finds all of it."""
+    source = open_directory / "source"
+    source.write_bytes(CONTENT)
+
+    def first() -> None:
+        Store(open_directory, print).root.mkdir()
+
+    def then() -> None:
+        store = Store(open_directory, print)
+        store.require_ours()
+        assert store.take_deb(DIGEST, store.root / "copy")
+        assert store.recall("key") == b"text"
+        assert store.checked_base("base") is not None
+
+    as_user(OTHER, first)
+    store = Store(open_directory, print)
+    store.prepare()
+    store.put_deb(DIGEST, source)
+    store.remember("key", b"text")
+    with store.writing_base("base") as file:
+        file.write(b"tree")
+    as_user(OTHER, then)
+
+
+@needs_root
+def test_an_entry_that_may_not_be_read_is_made_again(open_directory: Path) -> None:
+    """What root left in a user's cache before it gave its files away."""
+    source = open_directory / "source"
+    source.write_bytes(CONTENT)
+    as_user(OTHER, Store(open_directory, print).prepare)
+    entry = Store(open_directory, print).debs / f"{DIGEST}.deb"
+    entry.write_bytes(CONTENT)
+    entry.chmod(0o600)
+
+    def again() -> None:
+        store = Store(open_directory, print)
+        assert not store.has_deb(DIGEST)
+        assert not store.take_deb(DIGEST, store.root / "copy")
+        store.put_deb(DIGEST, source)
+        assert store.take_deb(DIGEST, store.root / "copy")
+
+    as_user(OTHER, again)

@@ -172,6 +172,25 @@ DEFECTS: list[tuple[str, Result, str, Spoil]] = [
     ("services.target", Result.FAIL, "rescue", _rescue),
     ("services.target", Result.FAIL, "dangling", lambda t: t.link("/etc/systemd/system/default.target", "/nowhere")),
     ("services.background", Result.WARN, "apt-daily", _enable("apt-daily.timer")),
+    ("services.log-rotation", Result.WARN, "no size", _write("/etc/logrotate.conf", "include /etc/logrotate.d\n")),
+    (
+        "services.log-rotation",
+        Result.WARN,
+        "no size",
+        _write("/etc/logrotate.d/haproxy", '"/var/log/*.log"\n{\n size 2G\n}\n'),
+    ),
+    (
+        "services.log-rotation",
+        Result.WARN,
+        "looked at daily only",
+        _remove("/etc/systemd/system/logrotate.timer.d/50.conf"),
+    ),
+    (
+        "services.log-rotation",
+        Result.WARN,
+        "not enabled",
+        _remove("/etc/systemd/system/timers.target.wants/logrotate.timer"),
+    ),
     # the agent
     ("agent.commands", Result.FAIL, "amphora-interface", _remove("/usr/local/bin/amphora-interface")),
     ("agent.imports", Result.FAIL, "pyroute2", _remove(f"{VENV}/lib/python3.13/site-packages/pyroute2")),

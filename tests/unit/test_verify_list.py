@@ -27,6 +27,7 @@ from verify_spoils import (
 )
 from verify_tree import (
     AGENT_UNITS,
+    FUNCTIONS,
     IMPORTED,
     KERNEL,
     MODULES,
@@ -238,6 +239,8 @@ DISK_CLAUSES: list[Clause] = [
         remove(f"/usr/lib/modules/{KERNEL}/kernel/drivers/{MODULES[0]}.ko.xz")),
     ("8", "kernel.modules", FAIL, f"not there: /lib/modules/{KERNEL}/kernel/lib/x.ko.xz",
         remove(f"/usr/lib/modules/{KERNEL}/kernel/lib/x.ko.xz")),
+    *(("w", "kernel.sriov", INFO, f"{name} (",
+        replace(f"/usr/lib/modules/{KERNEL}/modules.dep", f"/{name}.ko", f"/no_{name}.ko")) for name in FUNCTIONS),
     ("8", "kernel.modules", FAIL, "no module virtio_blk", remove(f"/usr/lib/modules/{KERNEL}/modules.builtin")),
     # 11: the root filesystem
     ("11", "boot.fstab", FAIL, "LABEL=other on /", write("/etc/fstab", "LABEL=other / ext4 defaults 0 1\n")),

@@ -52,6 +52,10 @@ RIGHT: list[tuple[str, Spoil]] = [
     ("agent.imports", both(
         replace(f"{VENV}/pyvenv.cfg", "= false", "= true"),
         lambda tree: tree.write("/usr/lib/python3/dist-packages/flask/__init__.py"), remove(f"{SITE}/flask"))),
+    ("services.log-rotation", both(
+        write("/etc/logrotate.conf", "include /etc/logrotate.d\n"),
+        write("/etc/logrotate.d/haproxy", "/var/log/x.log\n/var/log/haproxy.log\n{\n hourly\n size=250M\n}\n"),
+        write("/etc/systemd/system/logrotate.timer.d/50.conf", "[Timer]\nOnCalendar=hourly\n"))),
     ("services.cloud-init", both(
         remove("/usr/lib/systemd/system-generators/cloud-init-generator"),
         link(wanted_by("cloud-init.target"), "/usr/lib/systemd/system/cloud-init.target"))),
@@ -88,6 +92,10 @@ def redhat(tree: TreeBuilder, tmp_path: Path) -> None:
     ("identifier", "result", "words", "expected", "spoil"),
     [
         ("packages.programs", PASS, "", Expectations(), nothing),
+        ("kernel.processor", PASS, "", Expectations(), nothing),
+        ("kernel.processor", Result.INFO, "x86-64-v3", Expectations(), both(
+            write("/usr/lib/os-release", "ID=centos\nVERSION_ID=10\nPLATFORM_ID=platform:el10\n"),
+            write("/lib64/ld-linux-x86-64.so.2", "", 0o755))),
         ("packages.programs", FAIL, "rpm", Expectations(), remove("/usr/bin/rpm")),
         ("configuration.selinux", PASS, "permissive", Expectations(enforce_mac=False), nothing),
         ("configuration.selinux", FAIL, "permissive", Expectations(enforce_mac=True), nothing),

@@ -47,6 +47,8 @@ MODULES = (
     "nls_cp437",
     "nls_ascii",
 )
+#: Drivers of SR-IOV virtual functions.
+FUNCTIONS = ("iavf", "ixgbevf", "igbvf", "mlx5_core", "bnxt_en")
 PACKAGES = (
     "haproxy",
     "keepalived",
@@ -323,9 +325,9 @@ def _boot(tree: TreeBuilder) -> None:
     tree.write("/boot/grub/grub.cfg", GRUB_CFG)
     tree.write(f"/boot/vmlinuz-{KERNEL}", bzimage(KERNEL))
     tree.write(f"/boot/initrd.img-{KERNEL}", initramfs(KERNEL))
-    paths = "".join(f"kernel/drivers/{name}.ko.xz: kernel/lib/x.ko.xz\n" for name in MODULES)
+    paths = "".join(f"kernel/drivers/{name}.ko.xz: kernel/lib/x.ko.xz\n" for name in (*MODULES, *FUNCTIONS))
     tree.write(f"/usr/lib/modules/{KERNEL}/modules.dep", paths)
-    for path in ("lib/x", *(f"drivers/{name}" for name in MODULES)):
+    for path in ("lib/x", *(f"drivers/{name}" for name in (*MODULES, *FUNCTIONS))):
         tree.write(f"/usr/lib/modules/{KERNEL}/kernel/{path}.ko.xz", "")
     tree.write(f"/usr/lib/modules/{KERNEL}/modules.builtin", "kernel/drivers/block/virtio_blk.ko\n")
 
@@ -336,6 +338,13 @@ def _configuration(tree: TreeBuilder) -> None:
     tree.write("/var/lib/octavia/haproxy-default-user-group.conf", "global\n    group nogroup\n")
     tree.write("/var/lib/octavia/ping-wrapper.sh", "#!/bin/sh\n", 0o755)
     tree.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    tree.write("/etc/logrotate.conf", "maxsize 50M\nweekly\ninclude /etc/logrotate.d\n")
+    tree.write(
+        "/etc/logrotate.d/haproxy", "/var/log/haproxy.log {\n daily\n postrotate\n  true }\n endscript\n rotate 7\n}\n"
+    )
+    tree.write("/usr/lib/systemd/system/logrotate.timer", "[Timer]\nOnCalendar=daily\n")
+    tree.write("/etc/systemd/system/logrotate.timer.d/50.conf", "[Timer]\nOnCalendar=\nOnCalendar=*:0/5\n")
+    tree.link("/etc/systemd/system/timers.target.wants/logrotate.timer", "/usr/lib/systemd/system/logrotate.timer")
     tree.write("/etc/nsswitch.conf", "hosts:          files\n")
     tree.write("/etc/cloud/cloud.cfg", "users:\n  - default\ndatasource_list: [ NoCloud ]\n")
     tree.write("/etc/cloud/cloud.cfg.d/91-dib-cloud-init-datasources.cfg", "datasource_list: [  ConfigDrive, None ]\n")
