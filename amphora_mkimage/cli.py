@@ -37,7 +37,10 @@ _MODULES = {
 
 _STATUSES = "Exit status: 0 built, 1 failed, 2 this host cannot build, 3 bad value, 130 interrupted."
 #: Settings whose value may be a URL with a password in it.
-_URLS = ("mirror", "image_mirror", "local_image", "agent_repository", "lib_repository", "constraints")
+_URLS = (
+    *("mirror", "security_mirror", "apt_sources", "image_mirror", "local_image"),
+    *("agent_repository", "lib_repository", "constraints"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,12 +14,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from amphora_mkimage import passwords, remarks, settings, suggest
 from amphora_mkimage.agent import branch
 from amphora_mkimage.architecture import ALIASES
-from amphora_mkimage.bases import BASES, Base
+from amphora_mkimage.bases import BASES, Base, suites
+from amphora_mkimage.bases.suites import Layout
 from amphora_mkimage.bases.version_numbers import name_of
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
@@ -38,6 +38,8 @@ class Request:
     :param types: image types, in the order given
     :param root_password_hash: crypt(5) hash, or "" to keep the root account locked
     :param mirror: URL of the archive, "" to choose one
+    :param layout: where that has its suites, and which are taken
+    :param dated_mirror: it is of a date on purpose, and its indexes may have expired
     :param keyring: of the archive
     :param image_mirror: directory that has the base image, "" for the distribution's
     :param image_keyring: that signs there, None for the distribution's key
@@ -70,6 +72,8 @@ class Request:
     overwrite: bool = False
     datasources: tuple[str, ...] = ("ConfigDrive",)
     mirror: str = field(default="", repr=False)
+    layout: Layout = field(default=Layout(), repr=False)
+    dated_mirror: bool = False
     keyring: str = ""
     image_mirror: str = field(default="", repr=False)
     image_keyring: Path | None = None
@@ -103,6 +107,7 @@ class Request:
             "fips": self.fips,
             "datasources": list(self.datasources),
             "insecure": self.insecure,
+            "dated_mirror": self.dated_mirror,
             "root_password": "set" if self.root_password_hash else "locked",
         }
 
@@ -148,7 +153,9 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         use_tmpfs=not values["no_tmpfs"].value,
         overwrite=bool(values["overwrite"].value),
         datasources=_datasources(values["datasources"]),
-        mirror=_mirror(values["mirror"]),
+        mirror=_mirror(values["mirror"], base),
+        layout=suites.read(values, base, release, warn),
+        dated_mirror=bool(values["dated_mirror"].value),
         keyring=_keyring(values["keyring"]) or base.keyring,
         image_mirror=_location(values["image_mirror"]),
         image_keyring=Path(keyring) if (keyring := _keyring(values["image_keyring"])) else None,
@@ -301,19 +308,12 @@ def _datasources(value: Value) -> tuple[str, ...]:
     return names
 
 
-def _mirror(value: Value) -> str:
-    if not value.value:
-        return ""
-    url = str(value.value)
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets that are no IPv6 address, a port that is no number
-        usable = False
-    if not usable or re.search(r"[\s\[\]|]", url):
-        # The URL may carry a password: it is not repeated.
-        raise BadValueError(f"{value.origin}: not the URL of a mirror", "for example: http://mirror.example/debian")
-    return url.rstrip("/")
+def _mirror(value: Value, base: Base) -> str:
+    url = suites.check_url(value)
+    if base.dnf and url.startswith(("file:", "copy:")):
+        what = f"{value.origin}: dnf runs in the image, which does not see this host's directories"
+        raise BadValueError(what, "serve the mirror over http")
+    return url
 
 
 def _location(value: Value) -> str:

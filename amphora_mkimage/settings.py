@@ -204,6 +204,34 @@ SETTINGS: tuple[Setting, ...] = (
         "mirror", "URL of a mirror of the base system", (), _env("BASE_OS_MIRROR", "DIB_DISTRIBUTION_MIRROR"), "URL"
     ),
     Setting(
+        "security_mirror",
+        "URL of the archive that has Debian's security suites (default: debian-security beside the mirror)",
+        (),
+        _env("DIB_DEBIAN_SECURITY_MIRROR"),
+        "URL",
+    ),
+    Setting(
+        "security_subpath",
+        "what follows the name of Debian's security suite",
+        (),
+        _env("DIB_DEBIAN_SECURITY_SUBPATH"),
+        "PATH",
+    ),
+    Setting(
+        "apt_sources",
+        "all suites to take, in place of the release's; lines of the form NAME:deb URL SUITE COMPONENT...",
+        (),
+        _env("DIB_APT_SOURCES_CONF"),
+        "LINES",
+    ),
+    Setting(
+        "dated_mirror",
+        "the mirror is of a date on purpose: accept indexes that have expired; signatures still count",
+        ("--dated-mirror",),
+        (),
+        default=False,
+    ),
+    Setting(
         "keyring", "keyring that signs the mirror (default: the distribution's)", (), _env("DIB_APT_KEYRING"), "FILE"
     ),
     Setting(

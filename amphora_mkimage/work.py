@@ -70,7 +70,8 @@ def open_archive(
         )
     network = mirror.apt_network_settings(os.environ)
     sources = plan.archive.sources(request.base, request.release, str(keyring))
-    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status)
+    dated = request.dated_mirror
+    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status, dated=dated)
 
 
 def base_facts(plan: Plan, made: Made) -> dict[str, object]:
@@ -79,7 +80,8 @@ def base_facts(plan: Plan, made: Made) -> dict[str, object]:
     return {
         "origin": plan.archive.origin,
         "mirror": plan.archive.main,
-        "suites": [pattern.format(request.release) for pattern in request.base.releases[request.release].suites],
+        "suites": [source.suite for source in plan.archive.suites(request.base, request.release)],
+        "expired_accepted": request.dated_mirror,
         "key": made.key,
         "cached": made.cached,
         **made.facts,
