@@ -23,6 +23,7 @@ from amphora_mkimage.bases.suites import Layout
 from amphora_mkimage.bases.version_numbers import name_of
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
+from amphora_mkimage.proxies import Proxies
 from amphora_mkimage.setting import Value
 
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # deb-policy 5.6.7
@@ -132,6 +133,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     arch = _arch(values["arch"], base)
     release = _release(values["release"], base, arch)
     remarks.remark(values, environ, base, warn)
+    Proxies.read(environ, warn)  # what cannot be used is refused before any work
     return Request(
         base=base,
         release=release,

@@ -124,6 +124,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._empty(404, fault)
         return self._content(path, content, fault)
 
+    def do_CONNECT(self) -> None:
+        """Another host is asked for through a proxy, which this is not."""
+        self.owner.seen.append(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.send_error(HTTPStatus.NOT_IMPLEMENTED)
+
     def _empty(self, status: int, fault: Fault) -> None:
         self.send_response(status)
         for name, value in fault.headers.items():

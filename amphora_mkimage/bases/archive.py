@@ -16,11 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amphora_mkimage import process, trouble
+from amphora_mkimage import process, proxies, trouble
 from amphora_mkimage.bases import suites
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.proxies import Proxies
 from amphora_mkimage.trouble import Kind
 
 _URI = re.compile(r"'\S+' ([^_\s]+)_([^_\s]+)_[^_\s]+\.deb ")
@@ -108,7 +109,9 @@ class Archive:
         (directory / "sources.list").write_text(sources, encoding="utf-8")
         self._private("auth.conf", "".join(logins))
         dates = 'Acquire::Check-Valid-Until "false";\n' if dated else ""
-        self._private("apt.conf", self._configuration(arch) + network + dates)
+        self._urls = re.findall(r"^deb (?:\[[^]]*\] )?(\S+)", sources, re.MULTILINE)
+        direct = proxies.apt_settings(Proxies.read(os.environ), self._urls)
+        self._private("apt.conf", self._configuration(arch) + network + dates + direct)
 
     def update(self) -> None:
         """Fetch and check the signed indexes of all suites.
@@ -172,7 +175,9 @@ class Archive:
         return output
 
     def _run(self, argv: Sequence[str], *, what: str) -> str:
-        env = process.environment({"APT_CONFIG": os.fspath(self.directory / "apt.conf")})
+        variables = proxies.apt_environment(Proxies.read(os.environ), self._urls)
+        env = proxies.replace(process.environment(), variables)
+        env["APT_CONFIG"] = os.fspath(self.directory / "apt.conf")
         try:
             return process.run(argv, self._console, what=what, env=env, on_line=self._show)
         except MkimageError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import re
 import socket
 import ssl
@@ -20,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 from amphora_mkimage.bases.mirror import CA_VARIABLES
 from amphora_mkimage.errors import BadValueError, HostError, MkimageError
 from amphora_mkimage.fetch.publication import Location
+from amphora_mkimage.proxies import Proxies
 
 try:
     import requests
@@ -124,6 +126,8 @@ def get(
                 headers=dict(headers),
                 auth=HTTPBasicAuth(here.login[0].encode(), here.login[1].encode()) if here.login else None,
                 timeout=(policy.connect_timeout, policy.read_timeout),
+                # An empty one is none: requests' own reading of the variables is not asked.
+                proxies={here.origin[0]: Proxies.read(os.environ).of(here.url)},
                 verify=verify,
                 stream=True,
                 allow_redirects=False,
