@@ -21,6 +21,7 @@ class Kind(StrEnum):
     CERTIFICATE_EXPIRED = "certificate expired"
     CLIENT_CERTIFICATE = "client certificate"
     OTHER_HOST = "certificate of another host"
+    UNSAID_CERTIFICATE = "certificate"
     UNKNOWN_CA = "certificate of an unknown authority"
     PROXY_LOGIN = "login of the proxy"
     LOGIN = "login"
@@ -52,12 +53,16 @@ _WORDS = {
         r"does NOT match|[Hh]ostname mismatch|IP address mismatch|no alternative certificate subject name"
         r"|certificate subject name .* does not match|hostname \S+ doesn't match|it is for another host"
     ),
+    # libcurl with GnuTLS, which git has on Debian, says no more.
+    Kind.UNSAID_CERTIFICATE: r"server certificate verification failed",
     Kind.UNKNOWN_CA: (
         r"certificate issuer is unknown|self[- ]signed certificate|unable to get (?:local )?issuer certificate"
-        r"|server certificate verification failed|CERTIFICATE_VERIFY_FAILED|certificate verify failed"
+        r"|CERTIFICATE_VERIFY_FAILED|certificate verify failed"
         r"|certificate is NOT trusted|certificate signer not trusted"
     ),
-    Kind.PROXY_LOGIN: r"\b407\b.*(?:Proxy|authenti)|(?:CONNECT|Tunnel|tunnel|proxy).{0,60}\b407\b",
+    Kind.PROXY_LOGIN: (
+        r"\b407\b.*(?:Proxy|authenti)|Tunnel connection failed: 407|(?:CONNECT|Tunnel|tunnel|proxy).{0,60}\b407\b"
+    ),
     Kind.LOGIN: r"\b401\s+Unauthor|error:? 401\b|Status code: 401|\b401 Client Error|Authentication failed for",
     Kind.FORBIDDEN: r"\b403\s+Forbidden|error:? 403\b|Status code: 403|\b403 Client Error",
     Kind.DAMAGED: r"Hash Sum mismatch|unexpected size|checksum doesn't match|Package .* is corrupt",
@@ -65,7 +70,7 @@ _WORDS = {
     Kind.PROXY_NAME: r"[Cc]ould not resolve proxy|proxy has no address|ProxyError.*(?:Name or service|resolution)",
     Kind.PROXY_REFUSED: (
         r"ProxyError|[Cc]annot connect to proxy|the proxy: Connection refused|Invalid response from proxy"
-        r"|HTTP code \d+ from proxy|Received HTTP code \d+ from proxy"
+        r"|HTTP code \d+ from proxy|Tunnel connection failed"
     ),
     Kind.NAME: (
         r"Could not resolve|Temporary failure resolving|Something wicked happened resolving|has no address"
@@ -73,7 +78,7 @@ _WORDS = {
     ),
     Kind.REFUSED: r"Connection refused|Failed to connect to|Couldn't connect to server",
     Kind.UNREACHABLE: r"Network is unreachable|No route to host|Unable to connect to",
-    Kind.TIMEOUT: r"[Cc]onnection timed out|Timeout was reached|[Tt]imed out|Operation too slow",
+    Kind.TIMEOUT: r"[Cc]onnection timed out|Timeout was reached|[Tt]imed out|no answer in time|too slow",
 }
 
 _PROXIES = "(http_proxy, https_proxy)"
@@ -113,6 +118,7 @@ class Trouble:
                 f"access, or name a mirror that needs none with {variable}"
             ),
             Kind.OTHER_HOST: f"the server's certificate is for another host: correct {variable}",
+            Kind.UNSAID_CERTIFICATE: f"{_BUNDLE}, where that is the trouble, or set {clock()} if it is wrong",
             Kind.UNKNOWN_CA: f"the server's certificate is signed by nobody whom this host knows: {_BUNDLE}",
             Kind.PROXY_LOGIN: "the proxy wants a login: put it into http_proxy and https_proxy (http://USER:PASSWORD@HOST:PORT)",
             Kind.LOGIN: f"the server wants a login, or another one: put it into {variable} (http://USER:PASSWORD@HOST/...)",
