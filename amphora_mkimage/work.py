@@ -70,8 +70,11 @@ def open_archive(
         )
     network = mirror.apt_network_settings(os.environ)
     sources = plan.archive.sources(request.base, request.release, str(keyring))
-    dated = request.dated_mirror
-    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status, dated=dated)
+    return Archive(
+        *(directory, request.arch, sources, network, plan.archive.logins, console, status),
+        dated=request.dated_mirror,
+        unread=plan.archive.unread,
+    )
 
 
 def base_facts(plan: Plan, made: Made) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Signed archives without packages, by real gpg and apt-ftparchive: for what apt reads before it looks for packages."""
+"""Signed archives without a package file, by real gpg and apt-ftparchive: for what apt reads before packages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from signing import Signer
+
+#: A package that nobody fetches: apt keeps no index that is empty.
+_NOTHING = f"""\
+Package: nothing
+Version: 1
+Architecture: all
+Maintainer: nobody
+Filename: ./nothing.deb
+Size: 1
+SHA256: {"0" * 64}
+"""
 
 
 def date(seconds: float) -> str:
@@ -25,7 +36,7 @@ def write(root: Path, suites: Sequence[str], signer: Signer, *options: str, arch
         place = root / "dists" / suite
         for component in ("main", "universe"):
             (place / f"{component}/binary-{arch}").mkdir(parents=True)
-            (place / f"{component}/binary-{arch}/Packages").touch()
+            (place / f"{component}/binary-{arch}/Packages").write_text(_NOTHING)
         told = {"Suite": suite, "Codename": suite, "Components": "main universe", "Architectures": arch}
         settings = [f"-oAPT::FTPArchive::Release::{key}={value}" for key, value in told.items()]
         argv = ["apt-ftparchive", *settings, "release", str(place)]

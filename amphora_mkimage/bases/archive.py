@@ -80,6 +80,7 @@ class Archive:
     :param network: text for apt.conf(5), see :func:`~amphora_mkimage.bases.mirror.apt_network_settings`
     :param logins: lines for apt_auth.conf(5)
     :param status: package database of the system that packages are resolved for; an empty one by default
+    :param unread: files of this host that may have a login, and may not be read
     :param dated: indexes may have expired (Valid-Until); their signatures, and all else, count as ever
     """
 
@@ -94,7 +95,9 @@ class Archive:
         status: Path | None = None,
         *,
         dated: bool = False,
+        unread: Sequence[str] = (),
     ) -> None:
+        self._unread = unread
         self.directory = directory
         self.sources = sources
         self.lists = directory / "lists"
@@ -171,7 +174,7 @@ class Archive:
         problems = [line for line in output.splitlines() if line.startswith(("W:", "E:", "Err:"))]
         if strict and problems:
             told = next((line for line in problems if re.match(r"E:|W: (Failed|GPG)", line)), problems[-1])
-            raise MkimageError(f"{what}: {_told(told)}", self._remedy(output), tail=problems)
+            raise MkimageError(f"{what}: {_told(told)}", self._advice(output), tail=problems)
         return output
 
     def _run(self, argv: Sequence[str], *, what: str) -> str:
@@ -184,7 +187,7 @@ class Archive:
             errors = [line for line in error.tail if line.startswith("E:")]
             if errors:
                 raise type(error)(
-                    f"{what}: {_told(errors[0])}", self._remedy("\n".join(error.tail)), tail=error.tail
+                    f"{what}: {_told(errors[0])}", self._advice("\n".join(error.tail)), tail=error.tail
                 ) from error
             raise
 
@@ -192,6 +195,12 @@ class Archive:
         if line.startswith(("Get:", "Hit:")):
             fields = line.split()
             self._console.activity(f"downloading {' '.join(fields[4:5])}")
+
+    def _advice(self, output: str) -> str:
+        found = trouble.recognise(output)
+        if found is not None and found.kind is Kind.LOGIN and self._unread:
+            return f"{self._remedy(output)}; {' and '.join(self._unread)} may have it, but you may not read it"
+        return self._remedy(output)
 
     @staticmethod
     def _remedy(output: str) -> str:

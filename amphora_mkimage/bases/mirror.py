@@ -12,7 +12,7 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.architecture import ARCHITECTURES
-from amphora_mkimage.bases import suites
+from amphora_mkimage.bases import host_logins, suites
 from amphora_mkimage.bases.base import Base
 from amphora_mkimage.bases.suites import Layout, Source
 from amphora_mkimage.errors import HostError, MkimageError
@@ -31,6 +31,7 @@ class Mirror:
     :param logins: lines for apt_auth.conf(5); secret
     :param subpath: what follows the name of the security suite
     :param own: the suites that the user named, in place of the release's
+    :param unread: files of this host that may have a login, and may not be read
     """
 
     main: str
@@ -39,6 +40,7 @@ class Mirror:
     logins: tuple[str, ...] = field(default=(), repr=False)
     subpath: str = ""
     own: tuple[Source, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def suites(self, base: Base, release: str) -> list[Source]:
         """Return every suite of a release, or those that the user named."""
@@ -137,7 +139,9 @@ def _of_host(base: Base, arch: str) -> Mirror | None:
         return None
     bare, logins = suites.split(main)
     security, more = suites.split(urls.get(f"{codename}-security", suites.security_beside(main, base)).rstrip("/"))
-    return Mirror(bare, security, "this host's apt", logins + more)
+    found = host_logins.read([bare, security])
+    lines = tuple(dict.fromkeys((*logins, *more, *found.lines)))
+    return Mirror(bare, security, "this host's apt", lines, unread=found.unread)
 
 
 def _of_mmdebstrap(base: Base, release: str, arch: str) -> Mirror:

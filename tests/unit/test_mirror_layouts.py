@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
 import tomllib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from signing import EXPIRED, Signer
 from static_server import serving
 
 from amphora_mkimage import plan
+from amphora_mkimage.bases import host_logins, mirror
+from amphora_mkimage.bases.archive import Archive
 from amphora_mkimage.bases.base import Made
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import BadValueError, MkimageError
@@ -219,3 +223,49 @@ def test_a_dated_mirror_is_not_of_tomorrow(world: World, tmp_path: Path) -> None
         assert re.fullmatch(
             r"this host's clock \(.*Z\) is behind the mirror by (23h|1d) ?.*: set it", raised.value.remedy
         )
+
+
+@pytest.mark.parametrize("place", ["auth.conf", "auth.conf.d/private.conf"])
+def test_the_login_of_this_hosts_apt_for_its_own_mirror(
+    place: str, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_os_release", lambda: {"ID": "debian", "VERSION_CODENAME": "trixie"})
+    etc = tmp_path / "etc"
+    (etc / "auth.conf.d").mkdir(parents=True)
+    (etc / "lists/partial").mkdir(parents=True)
+    settings = {"Dir::Etc": etc, "Dir::Etc::SourceParts": "/dev/null", "Dir::Etc::Parts": "/dev/null"}
+    settings |= {"Dir::State::Lists": etc / "lists", "Dir::Cache": etc, "APT::Sandbox::User": "root"}
+    (etc / "apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
+    monkeypatch.setenv("APT_CONFIG", str(etc / "apt.conf"))
+    with running() as server:
+        serve(server, world.root / "whole")
+        wanted = f"Basic {b64encode(b'me:Hunter2').decode()}"
+        server.faults = {path: Fault(login=wanted) for path in server.files}
+        suites = ("trixie", "trixie-updates", "trixie-security")
+        lines = [f"deb [signed-by={world.keyring} arch=amd64] {server.url} {suite} main\n" for suite in suites]
+        (etc / "sources.list").write_text("".join(lines))
+        others = "# machine no.example login a password b\nmachine other.example login she password Swordfish\n"
+        (etc / place).write_text(f"{others}machine {server.url}\n  login me\n  password Hunter2\n")
+        subprocess.run(["apt-get", "-q", "update"], check=True, capture_output=True)
+        made = world.update(tmp_path)
+        assert (made.archive.origin, made.archive.main) == ("this host's apt", server.url)
+        assert [line.split()[1] for line in made.archive.logins] == [server.url]
+        assert "Hunter2" not in repr(made) + (tmp_path / "log").read_text()
+        (etc / place).unlink()
+        with pytest.raises(MkimageError) as raised:
+            world.update(tmp_path)
+        assert "the server wants a login" in raised.value.remedy and "BASE_OS_MIRROR" in raised.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_login_that_may_not_be_read_is_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    (tmp_path / "apt.conf").write_text(f'Dir::Etc "{tmp_path}";\n')
+    (tmp_path / "auth.conf").touch(mode=0)
+    assert host_logins.read(["http://m.example/debian"]).unread == (str(tmp_path / "auth.conf"),)
+
+
+def test_a_file_that_may_not_be_read_is_in_the_remedy(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, "amd64", "", "", [], Console(), unread=["/etc/apt/auth.conf.d/x.conf"])
+    assert "/etc/apt/auth.conf.d/x.conf may have it" in archive._advice("  401  Unauthorized [IP: 192.0.2.1 80]")
+    assert "x.conf" not in archive._advice("  403  Forbidden [IP: 192.0.2.1 80]")
