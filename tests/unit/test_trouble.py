@@ -82,6 +82,19 @@ def test_certificates_and_clocks(
         assert words in raised.value.remedy
 
 
+def test_a_client_certificate_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where only root may read the key; a file that is not there has the same words."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with running(certificate(tmp_path, "20200101000000Z", "20900101000000Z")) as server:
+        settings = {"CaInfo": tmp_path / "crt", "SslCert": tmp_path / "crt", "SslKey": tmp_path / "none"}
+        network = "".join(f'Acquire::https::{name} "{path}";\n' for name, path in settings.items())
+        source = f"deb {server.url}/debian trixie main\n"
+        archive = Archive(tmp_path / "apt", "amd64", source, network, [], Console(io.StringIO()))
+        with pytest.raises(MkimageError) as raised:
+            archive.update()
+    assert "client certificate" in raised.value.remedy and "BASE_OS_MIRROR" in raised.value.remedy
+
+
 CASES = tomllib.loads(Path(__file__).with_name("trouble.toml").read_text(encoding="utf-8"))["cases"]
 
 
