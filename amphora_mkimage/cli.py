@@ -13,11 +13,12 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from amphora_mkimage import __version__, build, build_report, failures, plan, request, settings, streams, usage
+from amphora_mkimage import __version__, build, build_report, failures, plan, proxies, request, settings, streams, usage
 from amphora_mkimage.console import Console, clear_line, wrap
 from amphora_mkimage.errors import DefectError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
 from amphora_mkimage.parser import Parser
+from amphora_mkimage.proxies import Proxies
 from amphora_mkimage.setting import Setting
 
 COMMANDS = {
@@ -37,7 +38,10 @@ _MODULES = {
 
 _STATUSES = "Exit status: 0 built, 1 failed, 2 this host cannot build, 3 bad value, 130 interrupted."
 #: Settings whose value may be a URL with a password in it.
-_URLS = ("mirror", "image_mirror", "local_image", "agent_repository", "lib_repository", "constraints")
+_URLS = (
+    *("mirror", "security_mirror", "apt_sources", "image_mirror", "local_image"),
+    *("agent_repository", "lib_repository", "constraints"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -151,14 +155,15 @@ def _make(words: list[str], warnings: list[str]) -> None:
 
 
 def _tidy_environment() -> None:
-    """Keep secrets from the programs that we start, and let apt, which reads small letters only, see the proxies."""
+    """Keep secrets from the programs that we start, and say in one way what the proxy variables say."""
     for setting in settings.SETTINGS:
         if setting.secret or setting.name in _URLS:
             for variable in setting.variables:
                 os.environ.pop(variable.name, None)
-    for name in ("https_proxy", "no_proxy"):
-        if name not in os.environ and os.environ.get(name.upper()):
-            os.environ[name] = os.environ[name.upper()]
+    settled = Proxies.read(os.environ).settled()
+    for name in proxies.NAMES:
+        os.environ.pop(name, None)
+    os.environ.update(settled)
 
 
 def _run(work: plan.Plan, console: Console, *, dry_run: bool, as_json: bool) -> None:

@@ -69,6 +69,7 @@ class Plan:
         origin = self._published() if request.base.published else self._bootstrapped(debs, store)
         lines = [f"base      {request.base.name} {request.release} {request.arch}, from {self.archive.origin}", *origin]
         lines += [f"          {role}: {' '.join(sorted(names))}" for role, names in self.groups.items()]
+        lines += self._archives()
         lines += self._agent(store)
         titles = [f"{stages.name(stage)}: {stages.title(stage)}" for stage in stages.wanted(request)]
         lines += _column("stages", titles)
@@ -92,6 +93,7 @@ class Plan:
                 "starts_from": image.describe(request) if request.base.published else "the archive",
                 "cached": None if request.base.published else store.has_base(self.base_key(debs)),
             },
+            "suites": self._suites(),
             "packages": {
                 "wanted": {role: sorted(names) for role, names in self.groups.items()},
                 "files": [{"name": deb.name, "version": deb.version, "bytes": deb.size} for deb in debs],
@@ -109,6 +111,21 @@ class Plan:
             "guest": {"kind": guest.kind, "reason": guest.reason},
             "outputs": {kind: str(path) for kind, path in request.outputs.items()},
         }
+
+    def _archives(self) -> list[str]:
+        """Name what is fetched from where."""
+        lines = _column("archive", [f"{url}: {' '.join(names)}" for url, names in self._suites().items()])
+        if self.request.dated_mirror:
+            lines += _column("dates", ["indexes that have expired are accepted (--dated-mirror)"])
+        return lines
+
+    def _suites(self) -> dict[str, list[str]]:
+        """Return the suites by the URL of their archive; none where the base image names its repositories."""
+        request = self.request
+        urls: dict[str, list[str]] = {}
+        for source in () if request.base.dnf else self.archive.suites(request.base, request.release):
+            urls.setdefault(source.url, []).append(source.suite)
+        return urls
 
     def _agent(self, store: Store) -> list[str]:
         request = self.request
@@ -144,7 +161,7 @@ class Plan:
 
 def make(request: Request) -> Plan:
     """Choose the mirror and collect the packages."""
-    archive = mirror.choose(request.base, request.release, request.mirror, request.arch)
+    archive = mirror.choose(request.base, request.release, request.mirror, request.arch, request.layout)
     sources = archive.sources(request.base, request.release, request.keyring)
     python = request.base.releases[request.release].python
     agent = agent_install.choose(python, request.arch) if request.agent_source == "released" else None

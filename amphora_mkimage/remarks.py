@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from amphora_mkimage import settings
 from amphora_mkimage.bases import BASES, Base
@@ -11,6 +11,9 @@ from amphora_mkimage.setting import Value
 
 #: Settings that matter where the base starts from a published image.
 _OF_PUBLISHED = ("image_mirror", "image_keyring", "local_image", "insecure")
+_OF_DEBIAN = ("security_mirror", "security_subpath")
+#: Settings of archives that apt reads.
+_OF_APT = (*_OF_DEBIAN, "apt_sources", "dated_mirror")
 
 
 def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, warn: Callable[[str], None]) -> None:
@@ -28,14 +31,22 @@ def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, 
     for setting in settings.SETTINGS:
         if setting.unused and values[setting.name].value:
             warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
-    for name in () if base.published else _OF_PUBLISHED:
+    for name, reason in _unused(base):
         if values[name].said:
-            warn(f"{values[name].origin} is unused: {base.name} is bootstrapped from its archive")
+            warn(f"{values[name].origin} is unused: {reason}")
     mirrors = [environ.get(variable.name, "") for variable in settings.BY_NAME["mirror"].variables]
     if all(mirrors) and len(set(mirrors)) > 1:
         warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
     for name in _unknown(environ):
         warn(f"{name} is unused: amphora-mkimage does not know it")
+
+
+def _unused(base: Base) -> Iterator[tuple[str, str]]:
+    """Yield the settings that have no meaning for a base, and why."""
+    for name in () if base.published else _OF_PUBLISHED:
+        yield name, f"{base.name} is bootstrapped from its archive"
+    for name in _OF_APT if base.dnf else () if base.distribution == "debian" else _OF_DEBIAN:
+        yield name, f"it has no meaning for {base.distribution}"
 
 
 def _refuse(values: Mapping[str, Value], base: Base) -> None:

@@ -14,15 +14,16 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from amphora_mkimage import passwords, remarks, settings, suggest
 from amphora_mkimage.agent import branch
 from amphora_mkimage.architecture import ALIASES
-from amphora_mkimage.bases import BASES, Base
+from amphora_mkimage.bases import BASES, Base, suites
+from amphora_mkimage.bases.suites import Layout
 from amphora_mkimage.bases.version_numbers import name_of
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
+from amphora_mkimage.proxies import Proxies
 from amphora_mkimage.setting import Value
 
 _PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # deb-policy 5.6.7
@@ -38,6 +39,8 @@ class Request:
     :param types: image types, in the order given
     :param root_password_hash: crypt(5) hash, or "" to keep the root account locked
     :param mirror: URL of the archive, "" to choose one
+    :param layout: where that has its suites, and which are taken
+    :param dated_mirror: it is of a date on purpose, and its indexes may have expired
     :param keyring: of the archive
     :param image_mirror: directory that has the base image, "" for the distribution's
     :param image_keyring: that signs there, None for the distribution's key
@@ -70,6 +73,8 @@ class Request:
     overwrite: bool = False
     datasources: tuple[str, ...] = ("ConfigDrive",)
     mirror: str = field(default="", repr=False)
+    layout: Layout = field(default=Layout(), repr=False)
+    dated_mirror: bool = False
     keyring: str = ""
     image_mirror: str = field(default="", repr=False)
     image_keyring: Path | None = None
@@ -104,6 +109,7 @@ class Request:
             "datasources": list(self.datasources),
             "insecure": self.insecure,
             "own_image": bool(self.local_image),
+            "dated_mirror": self.dated_mirror,
             "root_password": "set" if self.root_password_hash else "locked",
         }
 
@@ -128,6 +134,7 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     arch = _arch(values["arch"], base)
     release = _release(values["release"], base, arch)
     remarks.remark(values, environ, base, warn)
+    Proxies.read(environ, warn)  # what cannot be used is refused before any work
     return Request(
         base=base,
         release=release,
@@ -149,7 +156,9 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         use_tmpfs=not values["no_tmpfs"].value,
         overwrite=bool(values["overwrite"].value),
         datasources=_datasources(values["datasources"]),
-        mirror=_mirror(values["mirror"]),
+        mirror=_mirror(values["mirror"], base),
+        layout=suites.read(values, base, release, warn),
+        dated_mirror=bool(values["dated_mirror"].value),
         keyring=_keyring(values["keyring"]) or base.keyring,
         image_mirror=_location(values["image_mirror"]),
         image_keyring=Path(keyring) if (keyring := _keyring(values["image_keyring"])) else None,
@@ -302,19 +311,12 @@ def _datasources(value: Value) -> tuple[str, ...]:
     return names
 
 
-def _mirror(value: Value) -> str:
-    if not value.value:
-        return ""
-    url = str(value.value)
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # brackets that are no IPv6 address, a port that is no number
-        usable = False
-    if not usable or re.search(r"[\s\[\]|]", url):
-        # The URL may carry a password: it is not repeated.
-        raise BadValueError(f"{value.origin}: not the URL of a mirror", "for example: http://mirror.example/debian")
-    return url.rstrip("/")
+def _mirror(value: Value, base: Base) -> str:
+    url = suites.check_url(value)
+    if base.dnf and url.startswith(("file:", "copy:")):
+        what = f"{value.origin}: dnf runs in the image, which does not see this host's directories"
+        raise BadValueError(what, "serve the mirror over http")
+    return url
 
 
 def _location(value: Value) -> str:

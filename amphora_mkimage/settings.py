@@ -7,6 +7,7 @@ variables that is set and not empty, else from its default.
 
 from __future__ import annotations
 
+from amphora_mkimage import proxies
 from amphora_mkimage.setting import Setting, Value, Variable, find, parse_bool
 
 ARCHITECTURES = ("amd64", "x86_64", "i386", "armhf", "arm64", "aarch64", "ppc64le")
@@ -204,6 +205,34 @@ SETTINGS: tuple[Setting, ...] = (
         "mirror", "URL of a mirror of the base system", (), _env("BASE_OS_MIRROR", "DIB_DISTRIBUTION_MIRROR"), "URL"
     ),
     Setting(
+        "security_mirror",
+        "URL of the archive that has Debian's security suites (default: debian-security beside the mirror)",
+        (),
+        _env("DIB_DEBIAN_SECURITY_MIRROR"),
+        "URL",
+    ),
+    Setting(
+        "security_subpath",
+        "what follows the name of Debian's security suite",
+        (),
+        _env("DIB_DEBIAN_SECURITY_SUBPATH"),
+        "PATH",
+    ),
+    Setting(
+        "apt_sources",
+        "all suites to take, in place of the release's; lines of the form NAME:deb URL SUITE COMPONENT...",
+        (),
+        _env("DIB_APT_SOURCES_CONF"),
+        "LINES",
+    ),
+    Setting(
+        "dated_mirror",
+        "the mirror is of a date on purpose: accept indexes that have expired; signatures still count",
+        ("--dated-mirror",),
+        (),
+        default=False,
+    ),
+    Setting(
         "keyring", "keyring that signs the mirror (default: the distribution's)", (), _env("DIB_APT_KEYRING"), "FILE"
     ),
     Setting(
@@ -283,9 +312,16 @@ SETTINGS: tuple[Setting, ...] = (
         "auto",
         GUESTS,
     ),
-    Setting("http_proxy", "proxy for http", (), _env("http_proxy"), "URL"),
-    Setting("https_proxy", "proxy for https", (), _env("https_proxy", "HTTPS_PROXY"), "URL"),
-    Setting("no_proxy", "hosts that are reached without a proxy", (), _env("no_proxy", "NO_PROXY"), "LIST"),
+    Setting("http_proxy", "proxy for http", (), _env(*proxies.HTTP[:2]), "URL"),
+    Setting("https_proxy", "proxy for https", (), _env(*proxies.HTTPS[:2]), "URL"),
+    Setting("all_proxy", "proxy for either, where it has none of its own", (), _env(*proxies.HTTP[2:]), "URL"),
+    Setting(
+        "no_proxy",
+        "hosts that are reached without a proxy: names, addresses, networks, ports, *",
+        (),
+        _env(*proxies.EXEMPT),
+        "LIST",
+    ),
     Setting(
         "elements",
         "replace the element list",

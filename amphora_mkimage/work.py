@@ -73,8 +73,12 @@ def open_archive(
         )
     network = mirror.apt_network_settings(os.environ)
     sources = plan.archive.sources(request.base, request.release, str(keyring))
-    unnamed = None if is_plain(keyring) else keyring
-    return Archive(directory, request.arch, sources, network, plan.archive.logins, console, status, unnamed)
+    return Archive(
+        *(directory, request.arch, sources, network, plan.archive.logins, console, status),
+        keyring=None if is_plain(keyring) else keyring,
+        dated=request.dated_mirror,
+        unread=plan.archive.unread,
+    )
 
 
 def base_facts(plan: Plan, made: Made) -> dict[str, object]:
@@ -83,7 +87,8 @@ def base_facts(plan: Plan, made: Made) -> dict[str, object]:
     return {
         "origin": plan.archive.origin,
         "mirror": plan.archive.main,
-        "suites": [pattern.format(request.release) for pattern in request.base.releases[request.release].suites],
+        "suites": [source.suite for source in plan.archive.suites(request.base, request.release)],
+        "expired_accepted": request.dated_mirror,
         "key": made.key,
         "cached": made.cached,
         **made.facts,

@@ -55,7 +55,7 @@ class Seen:
 class FaultServer:
     """Files, their faults, and what was asked for."""
 
-    def __init__(self, certificate: Path | None) -> None:
+    def __init__(self, certificate: Path | None, host: str = "127.0.0.1") -> None:
         self.files: dict[str, bytes] = {}
         self.etags: dict[str, str] = {}
         self.faults: dict[str, Fault] = {}
@@ -63,14 +63,15 @@ class FaultServer:
         self.sent = 0  #: bytes of bodies
         self.closing = threading.Event()
         handler = type("Handler", (_Handler,), {"owner": self})
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http = http.server.ThreadingHTTPServer((host, 0), handler)
         self.http.daemon_threads = True
         self.http.block_on_close = False
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
             self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
-        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.http.server_port}"
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if certificate else 'http'}://{name}:{self.http.server_port}"
 
     def asked(self, path: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.path == path]
@@ -81,8 +82,8 @@ class FaultServer:
 
 
 @contextlib.contextmanager
-def running(certificate: Path | None = None) -> Iterator[FaultServer]:
-    server = FaultServer(certificate)
+def running(certificate: Path | None = None, host: str = "127.0.0.1") -> Iterator[FaultServer]:
+    server = FaultServer(certificate, host)
     thread = threading.Thread(target=server.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -122,6 +123,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if content is None:
             return self._empty(404, fault)
         return self._content(path, content, fault)
+
+    def do_CONNECT(self) -> None:
+        """Another host is asked for through a proxy, which this is not."""
+        self.owner.seen.append(Seen(self.path, {name.lower(): value for name, value in self.headers.items()}))
+        self.send_error(HTTPStatus.NOT_IMPLEMENTED)
 
     def _empty(self, status: int, fault: Fault) -> None:
         self.send_response(status)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.requirements import Requirement
 
@@ -70,7 +70,7 @@ def _content(location: Location, console: Console) -> bytes:
             raise MkimageError(f"cannot read the constraints {location.path}: {error.strerror}", _ENDED) from error
     target = Memory()
     try:
-        fetch_all([Transfer(location, target, _LIMIT)], console)
+        fetch_all([Transfer(replace(location, variable=_VARIABLE), target, _LIMIT)], console)
     except NotThereError as error:
         raise MkimageError(f"the constraints {location.shown} do not exist", _ENDED) from error
     return bytes(target.content)

@@ -12,17 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from amphora_mkimage import guardian, process
+from amphora_mkimage import guardian, process, trouble
+from amphora_mkimage.agent import pip_settings
 from amphora_mkimage.agent.lock import Package, machine
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch.store import Store
 
 _METADATA_ONLY = Path(__file__).with_name("files") / "metadata_only"
+_REMEDY = "pip asks the index that its configuration names (pip config list); --no-agent builds without the agent"
 #: Oldest and newest glibc that a wheel may be for: what PEP 600 begins with, and what all our bases have.
 _GLIBC = range(5, 35)
-#: Settings of the host's pip that are about other installations than this one.
-_FOREIGN = ("CONSTRAINT", "REQUIREMENT", "REQUIRE_VIRTUALENV", "NO_BINARY", "ONLY_BINARY", "PREFER_BINARY", "DEST")
 
 
 def fetch(
@@ -76,10 +76,11 @@ def download(
     """
     listed = directory / "requirements.txt"
     listed.write_text("".join(f"{line}\n" for line in requirements), encoding="ascii")
-    argv = [*find_pip(), "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    pip = find_pip()
+    argv = [*pip, "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
     argv += ["--progress-bar=off", f"--dest={directory}", f"--requirement={listed}"]
     argv += ["--require-hashes"] if hashes else []
-    env = {name: value for name, value in process.environment().items() if name.removeprefix("PIP_") not in _FOREIGN}
+    env = pip_settings.environment(pip)
     if source:
         # It would ask whether this host's Python will do.
         argv += ["--no-binary=:all:", "--no-build-isolation", "--use-pep517", "--ignore-requires-python"]
@@ -90,16 +91,22 @@ def download(
         argv += [f"--abi={abi}" for abi in (f"cp{version}", "abi3", "none")]
         argv += [f"--platform=manylinux_2_{level}_{machine(arch)}" for level in reversed(_GLIBC)]
         argv += [f"--platform={name}_{machine(arch)}" for name in ("manylinux2014", "manylinux2010", "manylinux1")]
-    process.run(
-        argv,
-        console,
-        what="cannot fetch the amphora agent's packages",
-        remedy="pip asks the index that its configuration names (pip config list); --no-agent builds without the agent",
-        env=env,
-        on_line=console.activity if until is None else None,
-        until=until,
-        dies_with_us=True,
-    )
+    try:
+        process.run(
+            argv,
+            console,
+            what="cannot fetch the amphora agent's packages",
+            remedy=_REMEDY,
+            env=env,
+            on_line=console.activity if until is None else None,
+            until=until,
+            dies_with_us=True,
+        )
+    except HostError:
+        raise
+    except MkimageError as error:
+        error.remedy = trouble.remedy("\n".join(error.tail), "PIP_INDEX_URL", other=error.remedy)
+        raise
 
 
 def find_pip() -> list[str]:

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
-from amphora_mkimage import process
+from amphora_mkimage import process, proxies, trouble
 from amphora_mkimage.agent.branch import COMMIT, Checkout
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch import transport
+from amphora_mkimage.proxies import Proxies
 
 _ASKPASS = Path(__file__).with_name("files") / "git-askpass"
 _NETWORK = "check the network, the proxy variables and {}"
@@ -172,6 +173,9 @@ def _git(checkout: Checkout, console: Console, *words: str) -> str:
         )
     except HostError as error:
         raise HostError(error.what, "install the package git") from error
+    except MkimageError as error:
+        error.remedy = trouble.remedy("\n".join(error.tail), variable, other=error.remedy)
+        raise
 
 
 def environment(checkout: Checkout, environ: Mapping[str, str]) -> dict[str, str]:
@@ -179,6 +183,7 @@ def environment(checkout: Checkout, environ: Mapping[str, str]) -> dict[str, str
     kept = process.environment()
     local = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_PREFIX")
     env = {name: value for name, value in kept.items() if name not in local}
+    env = proxies.replace(env, Proxies.read(environ).for_url(checkout.repository.url))
     env |= {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "file:http:https"}
     # A server that stalls ends it (git-config(1), http.lowSpeedLimit).
     env |= {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "60"}

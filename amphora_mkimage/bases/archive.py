@@ -2,7 +2,7 @@
 
 apt runs on a private directory: it reads no configuration of the host but what :mod:`~amphora_mkimage.bases.mirror`
 hands it, resolves against an empty system, and checks signatures and hashes itself. Nothing here can switch those
-checks off.
+checks off; that of an index's last day is left out for a mirror that is of a date on purpose.
 """
 
 from __future__ import annotations
@@ -17,13 +17,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from amphora_mkimage import process
+from amphora_mkimage import process, proxies, trouble
+from amphora_mkimage.bases import suites
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch.store import Store
+from amphora_mkimage.proxies import Proxies
+from amphora_mkimage.trouble import Kind
 
 _TRUSTED = "trusted"
 _URI = re.compile(r"'\S+' ([^_\s]+)_([^_\s]+)_[^_\s]+\.deb ")
+
+
+#: Where nobody answered, nobody said what is missing.
+_NO_ANSWER = frozenset(Kind) - {Kind.DAMAGED, Kind.NO_SPACE}
+#: What apt says about what was asked for, and not about the network; first that fits.
+_REMEDIES = (
+    (
+        r"signatures were invalid: (EXPKEYSIG|EXPSIG)",
+        "the key, or the signature, has expired: update this host's keyring package, name a newer keyring with "
+        "DIB_APT_KEYRING, or set this host's clock if it is ahead",
+    ),
+    (
+        r"NO_PUBKEY|is not signed|signatures were invalid|couldn't be verified",
+        "not signed by the expected key: check BASE_OS_MIRROR, or name its keyring with DIB_APT_KEYRING",
+    ),
+    (
+        r"Unable to locate package \S*-agent\b|Package '?\S*-agent'? has no",
+        "leave -p out for the released octavia, or take a release that has the package (-d)",
+    ),
+    (
+        r"Unable to locate package|has no installation candidate",
+        "check the package name (-k), the release (-d) and that the mirror is complete",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +93,8 @@ class Archive:
     :param logins: lines for apt_auth.conf(5)
     :param status: package database of the system that packages are resolved for; an empty one by default
     :param keyring: that signs what the sources do not name one for, because its path has spaces or the like
+    :param unread: files of this host that may have a login, and may not be read
+    :param dated: indexes may have expired (Valid-Until); their signatures, and all else, count as ever
     """
 
     def __init__(
@@ -77,8 +106,12 @@ class Archive:
         logins: Sequence[str],
         console: Console,
         status: Path | None = None,
+        *,
         keyring: Path | None = None,
+        dated: bool = False,
+        unread: Sequence[str] = (),
     ) -> None:
+        self._unread = unread
         self.directory = directory
         self.sources = sources
         self.lists = directory / "lists"
@@ -95,7 +128,10 @@ class Archive:
             shutil.copyfile(keyring, directory / _TRUSTED / f"keyring{keyring.suffix}")
         (directory / "sources.list").write_text(sources, encoding="utf-8")
         self._private("auth.conf", "".join(logins))
-        self._private("apt.conf", self._configuration(arch) + network)
+        dates = 'Acquire::Check-Valid-Until "false";\n' if dated else ""
+        self._urls = re.findall(r"^deb (?:\[[^]]*\] )?(\S+)", sources, re.MULTILINE)
+        direct = proxies.apt_settings(Proxies.read(os.environ), self._urls)
+        self._private("apt.conf", self._configuration(arch) + network + dates + direct)
 
     def update(self) -> None:
         """Fetch and check the signed indexes of all suites.
@@ -155,18 +191,20 @@ class Archive:
         problems = [line for line in output.splitlines() if line.startswith(("W:", "E:", "Err:"))]
         if strict and problems:
             told = next((line for line in problems if re.match(r"E:|W: (Failed|GPG)", line)), problems[-1])
-            raise MkimageError(f"{what}: {told[3:]}", self._remedy(output), tail=problems)
+            raise MkimageError(f"{what}: {_told(told)}", self._advice(output), tail=problems)
         return output
 
     def _run(self, argv: Sequence[str], *, what: str) -> str:
-        env = process.environment({"APT_CONFIG": os.fspath(self.directory / "apt.conf")})
+        variables = proxies.apt_environment(Proxies.read(os.environ), self._urls)
+        env = proxies.replace(process.environment(), variables)
+        env["APT_CONFIG"] = os.fspath(self.directory / "apt.conf")
         try:
             return process.run(argv, self._console, what=what, env=env, on_line=self._show)
         except MkimageError as error:
             errors = [line for line in error.tail if line.startswith("E:")]
             if errors:
                 raise type(error)(
-                    f"{what}: {errors[0][3:]}", self._remedy("\n".join(error.tail)), tail=error.tail
+                    f"{what}: {_told(errors[0])}", self._advice("\n".join(error.tail)), tail=error.tail
                 ) from error
             raise
 
@@ -175,19 +213,25 @@ class Archive:
             fields = line.split()
             self._console.activity(f"downloading {' '.join(fields[4:5])}")
 
+    def _advice(self, output: str) -> str:
+        found = trouble.recognise(output)
+        if found is not None and found.kind is Kind.LOGIN and self._unread:
+            return f"{self._remedy(output)}; {' and '.join(self._unread)} may have it, but you may not read it"
+        return self._remedy(output)
+
     @staticmethod
     def _remedy(output: str) -> str:
-        if re.search(r"NO_PUBKEY|is not signed|signatures were invalid|couldn't be verified", output):
-            return "not signed by the expected key: check BASE_OS_MIRROR, or name its keyring with DIB_APT_KEYRING"
-        if re.search(r"Unable to locate package \S*-agent\b|Package '?\S*-agent'? has no", output):
-            return "leave -p out for the released octavia, or take a release that has the package (-d)"
-        if re.search(r"Unable to locate package|has no installation candidate", output):
-            return "check the package name (-k), the release (-d) and that the mirror is complete"
-        if re.search(r"Hash Sum mismatch|unexpected size", output):
-            return "the mirror or a proxy on the way serves damaged files: try again, or another mirror"
-        if "No space left" in output:
-            return "free some space, or work elsewhere with -w"
-        return "check the network, the proxy variables and BASE_OS_MIRROR"
+        """Return what to do about what apt printed."""
+        for words, text in _REMEDIES:
+            if re.search(words, output):
+                return text
+        found = trouble.recognise(output)
+        missing = re.search(
+            r"The repository '(\S+) (\S+) (?:In)?Release' (?:does not have|no longer has) a Release", output
+        )
+        if missing and (found is None or found.kind not in _NO_ANSWER):
+            return _other_suites(missing[1], missing[2])
+        return trouble.remedy(output, "BASE_OS_MIRROR", index_switch="--dated-mirror")
 
     def _private(self, name: str, text: str) -> None:
         """Write a file that may hold credentials so that only its owner ever could read it."""
@@ -219,6 +263,8 @@ class Archive:
             "APT::Architecture": arch,
             "APT::Architectures": arch,
             "APT::Install-Recommends": "false",
+            # Ubuntu's phased updates: all amphorae get them, whatever machine builds.
+            "APT::Get::Always-Include-Phased-Updates": "true",
             "APT::Get::AllowUnauthenticated": "false",
             "Acquire::AllowInsecureRepositories": "false",
             "Acquire::Languages": "none",
@@ -229,6 +275,23 @@ class Archive:
             "DPkg::Use-Pty": "false",
         }
         return "".join(f"{key} {apt_word(str(value))};\n" for key, value in settings.items())
+
+
+def _told(line: str) -> str:
+    """Return a complaint of apt's without the mark before it."""
+    return re.sub(r"^(?:[EW]|Err:\d+):? +", "", line)
+
+
+def _other_suites(url: str, suite: str) -> str:
+    """Return what to do about a suite that an archive does not have."""
+    has_not = f"{url} has no suite {suite}: "
+    if suite.partition("/")[0].endswith("-security"):
+        named = f"name the archive that has it with {suites.SECURITY_MIRROR} (Debian), or all suites"
+    elif "-" in suite:
+        named = "name the suites that are there"
+    else:
+        named = f"correct BASE_OS_MIRROR, below which there is dists/{suite}, or name all suites"
+    return f"{has_not}{named} with {suites.ALL_SUITES}"
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from amphora_mkimage import trouble
 from amphora_mkimage.bases import dnf_repositories, rpm
 from amphora_mkimage.errors import BadValueError, MkimageError
 from amphora_mkimage.guest.protocol import Guest
@@ -165,11 +166,7 @@ def remedy(output: str) -> str:
         return "leave -p out for the released octavia, or use an image that has RDO's repository (DIB_LOCAL_IMAGE)"
     if re.search(r"Unable to find a match|No match for argument", output):
         return "check the package name (-k), the release (-d) and that the mirror is complete"
-    if re.search(r"checksum doesn't match|Package .* is corrupt", output, re.I):
-        return "the mirror or a proxy on the way serves damaged files: try again, or another mirror"
-    if re.search(r"No space left|needs \S+ more space|At least \S+ more space", output, re.I):
-        return "free some space, or work elsewhere with -w"
-    return "check the network, the proxy variables and BASE_OS_MIRROR"
+    return trouble.remedy(output, "BASE_OS_MIRROR")
 
 
 def _remove_old_kernels(guest: Guest) -> None:

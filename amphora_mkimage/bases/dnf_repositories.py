@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from amphora_mkimage.bases.mirror import CA_VARIABLES
 from amphora_mkimage.errors import BadValueError, MkimageError
+from amphora_mkimage.proxies import Proxies
 
 #: Where a mirror has a repository, by distribution and the repository's id in its own files. Other repositories are
 #: left out when a mirror is used.
@@ -91,17 +92,9 @@ def _proxy(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
     dnf takes one proxy for all that a repository asks for, curl's variables one for each scheme: the scheme of its
     first address decides.
     """
-    # Not before: it needs requests, without which bootstraps work.
-    from requests.utils import should_bypass_proxies  # noqa: PLC0415
-
     first = next((options[key] for key in ("metalink", "mirrorlist", "baseurl") if options.get(key)), "").split()
-    url = urlsplit(first[0] if first else "")
-    names = ("https_proxy", "HTTPS_PROXY") if url.scheme == "https" else ("http_proxy",)
-    proxy = next((environ[name] for name in names if environ.get(name)), "")
-    exempt = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if not proxy or should_bypass_proxies(url.geturl(), exempt):
-        return {}
-    return _credentials(proxy if "://" in proxy else f"http://{proxy}", "proxy", "proxy_username", "proxy_password")
+    proxy = Proxies.read(environ).of(first[0] if first else "")
+    return _credentials(proxy, "proxy", "proxy_username", "proxy_password") if proxy else {}
 
 
 def _credentials(url: str, place: str, user: str, password: str) -> dict[str, str]:

@@ -7,14 +7,15 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from amphora_mkimage import process
 from amphora_mkimage.architecture import ARCHITECTURES
+from amphora_mkimage.bases import host_logins, suites
 from amphora_mkimage.bases.base import Base
+from amphora_mkimage.bases.suites import Layout, Source
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.plain_paths import is_plain
 
@@ -24,46 +25,82 @@ CA_VARIABLES = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 @dataclass(frozen=True)
 class Mirror:
-    """The URLs that suites are fetched from, without credentials.
+    """The archives that suites are fetched from, without credentials.
 
     :param main: URL of the archive, "" for the repositories that the base image names
     :param security: URL that carries the security suites; the same, or another archive
     :param origin: how it was chosen, for the summary
     :param logins: lines for apt_auth.conf(5); secret
+    :param subpath: what follows the name of the security suite
+    :param own: the suites that the user named, in place of the release's
+    :param unread: files of this host that may have a login, and may not be read
     """
 
     main: str
     security: str
     origin: str
     logins: tuple[str, ...] = field(default=(), repr=False)
+    subpath: str = ""
+    own: tuple[Source, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def suites(self, base: Base, release: str) -> list[Source]:
+        """Return every suite of a release, or those that the user named."""
+        if self.own:
+            return list(self.own)
+        found = []
+        for pattern in base.releases[release].suites:
+            suite, secure = pattern.format(release), pattern.endswith("-security")
+            url, tail = (self.security, self.subpath) if secure else (self.main, "")
+            found.append(Source(url, suite + tail, base.components))
+        return found
 
     def sources(self, base: Base, release: str, signed_by: str) -> str:
-        """Give the sources.list(5) text with every suite of a release.
+        """Return the sources.list(5) text with every suite of a release.
 
         :param signed_by: keyring; where its path cannot be written there, apt is told of it in another way
             (:class:`~amphora_mkimage.bases.archive.Archive`)
         """
-        lines = []
         option = f"[signed-by={signed_by}] " if is_plain(Path(signed_by)) else ""
-        for pattern in base.releases[release].suites:
-            url = self.security if pattern.endswith("-security") else self.main
-            lines.append(f"deb {option}{url} {pattern.format(release)} {' '.join(base.components)}\n")
-        return "".join(lines)
+        return "".join(
+            f"deb {option}{source.url} {source.suite} {' '.join(source.components)}\n"
+            for source in self.suites(base, release)
+        )
 
 
-def choose(base: Base, release: str, url: str, arch: str = "amd64") -> Mirror:
+def choose(base: Base, release: str, url: str, arch: str = "amd64", layout: Layout | None = None) -> Mirror:
     """Choose the archive: the user's, else the one that the host's own apt uses, else mmdebstrap's default.
 
     :param url: the user's mirror, or ""
     :param arch: dpkg's name of the image's architecture
+    :param layout: what the user says about security suites, or about all suites
     :raises HostError: mmdebstrap, which would be asked, is missing
     """
-    if base.dnf and not url:
-        return Mirror("", "", "the repositories of its image")
+    if base.dnf:
+        return (
+            Mirror(suites.split(url)[0], "", "BASE_OS_MIRROR")
+            if url
+            else Mirror("", "", "the repositories of its image")
+        )
+    layout = layout or Layout()
+    if layout.sources:
+        return _named(layout.sources)
     if url:
-        bare, logins = _split_credentials(url)
-        return Mirror(bare, _security_beside(bare, base), "BASE_OS_MIRROR", logins)
-    return _of_host(base, arch) or _of_mmdebstrap(base, release, arch)
+        bare, logins = suites.split(url)
+        found = Mirror(bare, suites.security_beside(bare, base), "BASE_OS_MIRROR", logins)
+    else:
+        found = _of_host(base, arch) or _of_mmdebstrap(base, release, arch)
+    if layout.security:
+        security, more = suites.split(layout.security)
+        found = replace(found, security=security, logins=found.logins + more)
+    return replace(found, subpath=layout.subpath)
+
+
+def _named(sources: Sequence[Source]) -> Mirror:
+    parted = [(source, *suites.split(source.url)) for source in sources]
+    own = tuple(replace(source, url=bare) for source, bare, _ in parted)
+    logins = tuple(dict.fromkeys(line for *_, lines in parted for line in lines))
+    return Mirror(own[0].url, own[-1].url, suites.ALL_SUITES, logins, own=own)
 
 
 def apt_network_settings(environ: Mapping[str, str]) -> str:
@@ -84,31 +121,6 @@ def apt_network_settings(environ: Mapping[str, str]) -> str:
     if bundle and Path(bundle).is_file() and '"' not in bundle:
         lines.append(f'Acquire::https::CaInfo "{bundle}";')
     return "".join(f"{line}\n" for line in lines)
-
-
-def _split_credentials(url: str) -> tuple[str, tuple[str, ...]]:
-    """Move user and password out of a URL into apt_auth.conf(5) lines, so that no log or argv ever has them."""
-    parts = urlsplit(url)
-    if parts.username is None:
-        return url, ()
-    host = parts.hostname or ""
-    if parts.port is not None:
-        host += f":{parts.port}"
-    bare = urlunsplit(SplitResult(parts.scheme, host, parts.path, "", ""))
-    login = (
-        f"machine {parts.scheme}://{host} login {unquote(parts.username)} password {unquote(parts.password or '')}\n"
-    )
-    return bare, (login,)
-
-
-def _security_beside(url: str, base: Base) -> str:
-    """Find where a mirror carries the security suites.
-
-    Debian mirrors have them in an archive of their own, "debian-security" beside "debian"; Ubuntu's, and small
-    repositories of one's own, in the same archive.
-    """
-    head, _, last = url.rpartition("/")
-    return f"{head}/debian-security" if base.distribution == last == "debian" else url
 
 
 def _of_host(base: Base, arch: str) -> Mirror | None:
@@ -132,9 +144,11 @@ def _of_host(base: Base, arch: str) -> Mirror | None:
     main = urls.get(codename, "").rstrip("/")
     if not main.startswith(("http://", "https://")):
         return None
-    bare, logins = _split_credentials(main)
-    security, more = _split_credentials(urls.get(f"{codename}-security", _security_beside(main, base)).rstrip("/"))
-    return Mirror(bare, security, "this host's apt", logins + more)
+    bare, logins = suites.split(main)
+    security, more = suites.split(urls.get(f"{codename}-security", suites.security_beside(main, base)).rstrip("/"))
+    found = host_logins.read([bare, security])
+    lines = tuple(dict.fromkeys((*logins, *more, *found.lines)))
+    return Mirror(bare, security, "this host's apt", lines, unread=found.unread)
 
 
 def _of_mmdebstrap(base: Base, release: str, arch: str) -> Mirror:
@@ -156,18 +170,18 @@ def _of_mmdebstrap(base: Base, release: str, arch: str) -> Mirror:
         )
     except FileNotFoundError as error:
         raise HostError("mmdebstrap is not installed", "install the package mmdebstrap") from error
-    suites: dict[str, str] = {}
+    urls: dict[str, str] = {}
     for line in done.stdout.splitlines():
         match = re.match(r"deb (?:\[.*?\] )?(https?://\S+) (\S+)", line)
         if match:
-            suites[match[2]] = match[1].rstrip("/")
-    if release not in suites:
+            urls[match[2]] = match[1].rstrip("/")
+    if release not in urls:
         raise MkimageError(
             f"mmdebstrap knows no mirror for {base.name} {release}",
             "set BASE_OS_MIRROR to the URL of one",
             tail=done.stdout.splitlines()[-5:],
         )
-    return Mirror(suites[release], suites.get(f"{release}-security", suites[release]), "mmdebstrap's default")
+    return Mirror(urls[release], urls.get(f"{release}-security", urls[release]), "mmdebstrap's default")
 
 
 def _os_release() -> dict[str, str]:

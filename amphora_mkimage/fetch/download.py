@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from amphora_mkimage import __version__
+from amphora_mkimage import __version__, trouble
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 from amphora_mkimage.fetch import transport
@@ -125,9 +125,9 @@ class Transfer:
                 if failures >= self._policy.attempts:
                     raise MkimageError(
                         f"cannot fetch {self.location.shown}: {reason} (tried {failures} times)",
-                        "check the network and the proxy variables, or name a mirror",
+                        trouble.remedy(reason, self.location.variable),
                     ) from None
-                self.remarks.append(f"{self.location.name}: {reason}; trying again")
+                self.remarks.append(f"{self.location.host}: {self.location.name}: {reason}; trying again")
                 self._stop.wait(self._delay(failures) if error.retry_after is None else error.retry_after)
         return None
 
@@ -138,7 +138,10 @@ class Transfer:
         :raises MkimageError: the server does not get to answering
         """
         if self._asked and now - self._asked > self._policy.answer_timeout:
-            raise MkimageError(f"cannot fetch {self.location.shown}: the server does not answer", "name a mirror")
+            raise MkimageError(
+                f"cannot fetch {self.location.shown}: the server does not answer",
+                f"name another place with {self.location.variable}",
+            )
         with self._lock:
             since, before = self._window
             if self._socket is None or now - since < self._policy.read_timeout:

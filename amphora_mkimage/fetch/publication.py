@@ -27,10 +27,12 @@ class Location:
 
     :param url: http, https or file URL
     :param login: user and password; secret
+    :param variable: what names another place, for messages
     """
 
     url: str
     login: tuple[str, str] | None = field(default=None, repr=False)
+    variable: str = field(default="DIB_CLOUD_IMAGES", repr=False, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Location:
@@ -71,6 +73,11 @@ class Location:
         """The path, when it is on this host."""
         parts = urlsplit(self.url)
         return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    @property
+    def host(self) -> str:
+        """The host as messages name it."""
+        return urlsplit(self.url).hostname or ""
 
     @property
     def origin(self) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -99,7 +99,7 @@ def obtain_own(
     :raises MkimageError: it cannot be fetched, or is not what the checksum says
     """
     bare, fragment = urldefrag(text) if "://" in text else (text, "")
-    location, digest = Location.parse(bare), parse_digest(fragment)
+    location, digest = replace(Location.parse(bare), variable="DIB_LOCAL_IMAGE"), parse_digest(fragment)
     if fragment and digest is None:
         raise BadValueError(
             f"{location.shown}: the part after # is not a checksum", "write #sha256= or #sha512= and all of its digits"

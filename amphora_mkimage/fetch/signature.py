@@ -33,11 +33,12 @@ _NOT_GOOD = {
     "REVKEYSIG": ("is signed with a key that was revoked", _OTHER_KEY),
     "EXPKEYSIG": (
         "is signed with a key that has expired",
-        "update this host's keyring package, or look whether the publisher has new keys; check this host's clock",
+        "update this host's keyring package, or look whether the publisher has new keys; if this host's clock is "
+        "ahead, set it",
     ),
     "EXPSIG": (
         "has a signature that has expired",
-        "look whether the publisher has signed it again; check this host's clock",
+        "look whether the publisher has signed it again; set this host's clock if it is ahead",
     ),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import os
 import re
 import socket
 import ssl
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from amphora_mkimage import trouble
 from amphora_mkimage.bases.mirror import CA_VARIABLES
 from amphora_mkimage.errors import BadValueError, HostError, MkimageError
 from amphora_mkimage.fetch.publication import Location
+from amphora_mkimage.proxies import Proxies
+from amphora_mkimage.trouble import Kind, Trouble
 
 try:
     import requests
@@ -36,7 +40,7 @@ SYSTEM_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
 )
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NETWORK = "check the network and the proxy variables, or name a mirror"
+_REFUSALS = {401: Kind.LOGIN, 403: Kind.FORBIDDEN, 407: Kind.PROXY_LOGIN}
 _Error = TypeVar("_Error", bound=BaseException)
 
 
@@ -124,6 +128,8 @@ def get(
                 headers=dict(headers),
                 auth=HTTPBasicAuth(here.login[0].encode(), here.login[1].encode()) if here.login else None,
                 timeout=(policy.connect_timeout, policy.read_timeout),
+                # An empty one is none: requests' own reading of the variables is not asked.
+                proxies={here.origin[0]: Proxies.read(os.environ).of(here.url)},
                 verify=verify,
                 stream=True,
                 allow_redirects=False,
@@ -133,7 +139,10 @@ def get(
         target = response.headers.get("location", "")
         response.close()
         here = _follow(here, target)
-    raise MkimageError(f"{location.shown} is redirected more than {policy.redirects} times", "name a mirror")
+    raise MkimageError(
+        f"{location.shown} is redirected more than {policy.redirects} times",
+        f"name another place with {location.variable}",
+    )
 
 
 def refuse(response: requests.Response, location: Location, policy: Policy) -> NoReturn:
@@ -142,17 +151,18 @@ def refuse(response: requests.Response, location: Location, policy: Policy) -> N
     said = f"{location.shown}: the server says {status} {response.reason or ''}".rstrip()
     if status in (404, 410):
         raise NotThereError(
-            f"{location.shown} is not there ({status})", "check the release and the architecture, or name a mirror"
+            f"{location.shown} is not there ({status})",
+            f"check the release and the architecture, or name another place with {location.variable}",
         )
-    if status in (401, 403, 407):
-        raise MkimageError(said, "check the credentials in the URL, and the proxy")
+    if status in _REFUSALS:
+        raise MkimageError(said, Trouble(_REFUSALS[status]).remedy(location.variable))
     if status in (408, 425, 429) or status >= 500:
         asked = _retry_after(response.headers.get("retry-after", ""))
         raise TransientError(
             f"the server says {status} {response.reason or ''}".rstrip(),
             None if asked is None else min(asked, policy.longest_retry_after),
         )
-    raise MkimageError(said, _NETWORK)
+    raise MkimageError(said, trouble.remedy("", location.variable))
 
 
 @contextlib.contextmanager
@@ -165,7 +175,7 @@ def translated(location: Location) -> Iterator[None]:
         if distrust:
             raise MkimageError(
                 f"{location.shown}: the server's certificate is not trusted: {distrust}",
-                f"if a CA of your own signs it, name its bundle with {CA_VARIABLES[0]}",
+                trouble.remedy(distrust, location.variable, other=f"name the bundle of its CA with {CA_VARIABLES[0]}"),
             ) from None
         if isinstance(error, requests.exceptions.InvalidProxyURL):
             raise MkimageError("a proxy variable holds no usable URL", "correct http_proxy or https_proxy") from None
@@ -175,7 +185,9 @@ def translated(location: Location) -> Iterator[None]:
             ) from None
         reason = _reason(error)
         if re.search(r"Tunnel connection failed: 4[0-9][0-9]", reason):
-            raise MkimageError(f"{location.shown}: the proxy refuses: {reason}", "check the proxy variables") from None
+            raise MkimageError(
+                f"{location.shown}: the proxy refuses: {reason}", trouble.remedy(reason, location.variable)
+            ) from None
         raise TransientError(reason) from None
 
 
@@ -186,13 +198,15 @@ def _follow(here: Location, target: str) -> Location:
     except (BadValueError, ValueError, requests.RequestException):
         found = None
     if found is None:
-        raise MkimageError(f"{here.shown} is redirected to something that is no URL", "name a mirror")
+        raise MkimageError(
+            f"{here.shown} is redirected to something that is no URL", f"name another place with {here.variable}"
+        )
     if here.origin[0] == "https" and found.origin[0] == "http":
         raise MkimageError(
             f"{here.shown} is redirected from https to plain http ({found.shown}): not followed",
-            "name a mirror that stays with https",
+            f"name one that stays with https ({here.variable})",
         )
-    return Location(found.url, here.login if found.origin == here.origin else None)
+    return Location(found.url, here.login if found.origin == here.origin else None, here.variable)
 
 
 def _retry_after(text: str) -> float | None:

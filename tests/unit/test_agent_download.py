@@ -191,3 +191,59 @@ def test_no_pip(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python3-pip" in caught.value.remedy and "--no-agent" in caught.value.remedy
     index.wanted.clear()
     index.fetch()  # where nothing is to be fetched, none is needed
+
+
+FOREIGN = """\
+constraint = {0}
+build-constraint = {0}
+requirement = {0}
+no-index = true
+only-binary = four
+no-binary = one
+prefer-binary = true
+require-virtualenv = true
+user = true
+prefix = /nowhere
+target = /nowhere
+dest = /nowhere
+uploaded-prior-to = 2020-01-01
+"""
+
+
+@pytest.mark.parametrize("section", ["global", "download"])
+def test_what_a_pip_conf_says_of_other_installations_does_not_count(
+    section: str, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("one==9.9\ntwo==9.9\nfour==9.9\n")
+    own = tmp_path / "pip.conf"
+    own.write_text(f"[{section}]\n{FOREIGN.format(constraints)}")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(own))
+    index.fetch()
+    assert left(index) == {package.sha256 for package in index.wanted}
+
+
+def test_how_a_pip_conf_reaches_the_index_counts(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "pip.conf"
+    own.write_text(f"[global]\nindex-url = {index.server.url}/simple\nproxy = http://127.0.0.1:9\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(own))
+    monkeypatch.delenv("PIP_INDEX_URL")
+    monkeypatch.setenv("PIP_RETRIES", "1")  # pip tells of an attempt only when it tries again
+    with pytest.raises(MkimageError) as raised:
+        index.fetch()
+    assert "the proxy does not serve it" in raised.value.remedy
+    own.write_text(f"[global]\nindex-url = {index.server.url}/simple\n")
+    index.fetch()
+
+
+def test_a_directory_of_wheels_is_an_index(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    for package in index.wanted:
+        (house / package.file).write_bytes(index.server.files[f"/files/{package.file}"])
+    own = tmp_path / "pip.conf"
+    own.write_text(f"[global]\nno-index = true\nfind-links = {house}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(own))
+    seen = len(index.server.seen)
+    index.fetch()
+    assert len(index.server.seen) == seen

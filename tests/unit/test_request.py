@@ -94,7 +94,7 @@ BAD = [
     (["-r", "a", "--root-password-hash", "x"], {}, "-r and --root-password-hash"),
     (["--root-password-file", "/dev/null"], {"AMP_ROOTPW": "a"}, "AMP_ROOTPW and --root-password-file"),
     ([], {"BASE_OS_MIRROR": "mirror.example/debian"}, "BASE_OS_MIRROR"),
-    ([], {"BASE_OS_MIRROR": "ftp://mirror.example/debian"}, "BASE_OS_MIRROR"),
+    ([], {"BASE_OS_MIRROR": "gopher://mirror.example/debian"}, "BASE_OS_MIRROR"),
     ([], {"BASE_OS_MIRROR": "http:///debian"}, "BASE_OS_MIRROR"),
     ([], {"BASE_OS_MIRROR": "http://[::1/debian"}, "BASE_OS_MIRROR"),
     ([], {"BASE_OS_MIRROR": "http://mirror.example:port/debian"}, "BASE_OS_MIRROR"),
