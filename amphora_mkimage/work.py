@@ -26,6 +26,7 @@ class Result:
     :param packages: installed ones
     :param timings: seconds by step
     :param warnings: what was warned of, among it what was before
+    :param configurations: what the image's HAProxy says of its agent's configurations, for the manifest
     """
 
     base: dict[str, object]
@@ -33,6 +34,7 @@ class Result:
     filesystem_uuid: str
     timings: dict[str, float]
     warnings: tuple[str, ...]
+    configurations: dict[str, object] | None
 
 
 class Worker:
