@@ -10,8 +10,17 @@ from __future__ import annotations
 
 import json
 import sys
+import types
+from importlib import resources
 from pathlib import Path
 from typing import Any
+
+try:
+    import pkg_resources  # noqa: F401 (releases until 17.0.0 read a certificate with it)
+except ModuleNotFoundError:  # setuptools has it no more
+    STAND_IN = types.ModuleType("pkg_resources")
+    vars(STAND_IN)["resource_string"] = lambda package, name: resources.files(package).joinpath(name).read_bytes()
+    sys.modules["pkg_resources"] = STAND_IN
 
 from octavia.common.jinja.haproxy.combined_listeners import jinja_cfg
 from octavia.tests.unit.common.sample_configs import sample_configs_combined as samples
