@@ -78,7 +78,8 @@ def check(request: Request, guest: Guest, console: Console) -> dict[str, object]
             "take another release of the base (-d) or of the agent, or say with --octavia which controllers it is for"
         )
         raise MkimageError(what, f"{remedy} (docs/controllers.md)", tail=answer.refused)
-    console.warn(f"{what}: {'; '.join(answer.refused)}")
+    names = ", ".join(name for name, alert in answer.features.items() if alert)
+    console.warn(f"{what}: {names} (the manifest has its words; see docs/controllers.md)")
     return answer.facts
 
 

@@ -66,7 +66,7 @@ def test_other_controllers_or_the_distributions_agent_make_it_a_warning(argv: li
     guest: Any = PrintingGuest(said(HTTP_monitor="unknown keyword"))
     facts: Any = configurations.check(make(*argv), guest, console)
     assert facts["features"]["HTTP monitor"] == "unknown keyword"
-    assert "HTTP monitor: unknown keyword" in console.warnings[0]
+    assert f"for 1 of {len(FEATURES)} features: HTTP monitor (" in console.warnings[0]
 
 
 def test_without_an_agent_nothing_is_checked(console: Console) -> None:
