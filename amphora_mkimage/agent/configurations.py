@@ -74,10 +74,9 @@ def check(request: Request, guest: Guest, console: Console) -> dict[str, object]
     what = f"the image's HAProxy {answer.haproxy} refuses what its agent's own release of Octavia writes, for {count}"
     # The distribution pairs its agent with its HAProxy; there is no other pair to be had in that release.
     if not request.octavia_said and not request.agent_packages:
-        remedy = (
-            "take another release of the base (-d) or of the agent, or say with --octavia which controllers it is for"
-        )
-        raise MkimageError(what, f"{remedy} (docs/controllers.md)", tail=answer.refused)
+        as_it_is = f"--octavia {request.octavia or 'RELEASE'} takes it as it is"
+        remedy = f"take another release of the base (-d) or of the agent; {as_it_is} (docs/controllers.md)"
+        raise MkimageError(what, remedy, tail=answer.refused)
     names = ", ".join(name for name, alert in answer.features.items() if alert)
     console.warn(f"{what}: {names} (the manifest has its words; see docs/controllers.md)")
     return answer.facts
