@@ -5,7 +5,7 @@
 # sessions come.
 # What happens: the cache is allocated, and each of its blocks is written to, by -c as by a start: 3,040,000 entries are 730 MB, 20,000
 # (the default) nothing that can be seen. In the file of a process that is running, a check needs all of it once more.
-# Where it bites: service units whose ExecStartPre= or ExecReload= is `haproxy -c` (Octavia's agent writes such a unit, and from 19.0.0 on
+# Where it bites: service units whose ExecStartPre= or ExecReload= is `haproxy -c` (Octavia's agent writes such a unit, and its controller
 # such a cache size, on flavors with memory for it), control groups with a limit, CI containers that check production's files.
 set -eu
 place=$(mktemp -d)
