@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import haproxy_check
+import make_table
 import pytest
-import tabulate
 import tried_releases
 
 from amphora_mkimage import controllers
@@ -45,7 +45,7 @@ def test_the_table_says_what_the_haproxy_of_this_host_says(
 @pytest.mark.slow
 def test_the_whole_table(octavia_python: Path, releases: Path) -> None:
     shipped = controllers.table()
-    made = tabulate.make(octavia_python, releases, shipped.releases)
+    made = make_table.make(octavia_python, releases, shipped.releases)
     # Debian mends its packages; what counts is the branch.
     assert [(h.branch, h.suite) for h in made.haproxies] == [(h.branch, h.suite) for h in shipped.haproxies]
     assert made.refused == shipped.refused

@@ -1,6 +1,6 @@
 """Make amphora_mkimage/files/controllers.toml anew: which HAProxy takes what which release of Octavia writes.
 
-    python tests/controllers/tabulate.py PYTHON CACHE RELEASE...
+    python tests/controllers/make_table.py PYTHON CACHE RELEASE...
 
 PYTHON has octavia with all that it needs (tests/conftest.py makes one), CACHE is where releases of octavia are kept.
 Prints the file; ``test_table.py`` compares the shipped one with this.
@@ -25,7 +25,7 @@ from amphora_mkimage.controllers import HAProxy, Table
 SERIES = {14: "2024.1", 15: "2024.2", 16: "2025.1", 17: "2025.2", 18: "2026.1", 19: "2026.2"}
 _HEAD = """\
 # Which HAProxy takes the configurations that which release of Octavia writes, by octavia's own samples and templates.
-# Made by tests/controllers/tabulate.py; do not edit.
+# Made by tests/controllers/make_table.py; do not edit.
 
 """
 
