@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import re
+import socket
 import subprocess
 import sys
 import types
@@ -185,6 +186,8 @@ def main(features: Path, directory: Path) -> None:
     database, models = StandIn("octavia.db"), StandIn("octavia.db.models")
     vars(database)["models"] = models
     sys.modules.update({"octavia.db": database, "octavia.db.models": models})
+    # Octavia's options have the host's name as a default, and refuse one that is none, as an appliance's "(none)".
+    socket.gethostname = lambda: "amphora"
     jinja_cfg: Any = importlib.import_module("octavia.common.jinja.haproxy.combined_listeners.jinja_cfg")
     jinja_cfg.CONF.set_override("base_cert_dir", str(directory), group="haproxy_amphora")
     certificates(directory)
