@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from amphora_mkimage import accelerator, failures, work
+from amphora_mkimage.agent import configurations as agent_configurations
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.bases import apt, customise, customise_dnf, dnf, unpacked
@@ -155,7 +156,7 @@ class ApplianceWorker(Worker):
             network=request.base.dnf,
         ) as build:
             base = work.base_facts(self.plan, install(build))
-            installed = self._configure(build)
+            installed, configurations = self._configure(build)
             if request.base.dnf:
                 with console.step("set SELinux labels"):
                     build.label()
@@ -173,10 +174,11 @@ class ApplianceWorker(Worker):
         for kind in disks:
             with console.step(f"write {kind}"):
                 formats.convert(disk, kind, self.targets[kind], console)
-        return Result(base, installed, filesystem_uuid, checked, console.timings, tuple(console.warnings))
+        warnings = tuple(console.warnings)
+        return Result(base, installed, filesystem_uuid, checked, console.timings, warnings, configurations)
 
-    def _configure(self, build: ApplianceBuild) -> list[dict[str, str]]:
-        """Make an amphora of the finished base; gives its packages."""
+    def _configure(self, build: ApplianceBuild) -> tuple[list[dict[str, str]], dict[str, object] | None]:
+        """Make an amphora of the finished base; its packages, and what its HAProxy says of its configurations."""
         agent, guest, console = self.plan.agent, build.guest, self.console
         if agent is not None:
             with console.step("install the amphora agent"), guest.mounted(), build.offered(apt.OFFERED):
@@ -185,4 +187,6 @@ class ApplianceWorker(Worker):
             with guest.mounted():
                 agent_package.check(guest, console)
         with console.step("configure"), guest.mounted():
-            return work.run_stages(self.plan, guest, console)
+            installed = work.run_stages(self.plan, guest, console)
+        with guest.mounted():
+            return installed, agent_configurations.check(self.request, guest, console)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from amphora_mkimage import appliance_worker, failures, guardian, manifest, memory, own_image, places, plain_paths, room
+from amphora_mkimage.agent import configurations as agent_configurations
 from amphora_mkimage.agent import install as agent_install
 from amphora_mkimage.agent import package as agent_package
 from amphora_mkimage.agent.errand import Errand
@@ -228,6 +229,7 @@ class _Worker(Worker):
                 agent_package.check(guest, self.console)
             with self.console.step("configure"):
                 installed = run_stages(self.plan, guest, self.console)
+            configurations = agent_configurations.check(self.request, guest, self.console)
         filesystem_uuid = str(uuid.uuid4())
         if "tar" in self.targets:
             with self.console.step("write tar"):
@@ -241,7 +243,8 @@ class _Worker(Worker):
                 with self.console.step(f"write {kind}"):
                     formats.convert(disk, kind, self.targets[kind], self.console)
         guest.close()
-        return Result(base, installed, filesystem_uuid, checked, self.console.timings, tuple(self.console.warnings))
+        warnings = tuple(self.console.warnings)
+        return Result(base, installed, filesystem_uuid, checked, self.console.timings, warnings, configurations)
 
     def _make_base(self) -> dict[str, object]:
         made = self._bootstrap() if self.start is None else self._customise(self.start)
@@ -302,6 +305,8 @@ def _publish(
     agent = plan.agent.facts if plan.agent else None
     if request.agent_packages:
         agent = agent_package.facts(request, result.packages)
+    if agent is not None and result.configurations is not None:
+        agent = {**agent, "configurations": result.configurations}
     manifests: list[Output] = []
     published: list[dict[str, object]] = []
     try:

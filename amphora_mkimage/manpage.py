@@ -1,8 +1,8 @@
 """What is written about the command line, made from the command line itself, so that it cannot lie.
 
 ``python -m amphora_mkimage.manpage`` prints the man page, with ``--markdown`` the table of options, with
-``--completion bash`` a completion script; ``--write`` brings all three up to date in a checkout. The prose around the
-generated parts stands in ``files/``.
+``--completion bash`` a completion script; ``--write`` brings all three, and the table of docs/controllers.md, up to
+date in a checkout. The prose around the generated parts stands in ``files/``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from amphora_mkimage import __version__, accelerator, cli, completion, settings, usage
+from amphora_mkimage import __version__, accelerator, cli, completion, controllers, settings, usage
 from amphora_mkimage.bases import mirror
 from amphora_mkimage.completion import actions, command_parser
 from amphora_mkimage.errors import ExitStatus
@@ -21,8 +21,11 @@ from amphora_mkimage.errors import ExitStatus
 FILES = Path(__file__).with_name("files")
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS, MAN_PAGE, COMPLETION = "docs/options.md", "docs/amphora-mkimage.1", "docs/amphora-mkimage.bash"
+CONTROLLERS = "docs/controllers.md"
 #: The table of options stands between these.
 TABLE_BEGIN, TABLE_END = "<!-- options: made by `make docs` -->", "<!-- end of options -->"
+#: And the one of docs/controllers.md between these.
+CONTROLLERS_BEGIN, CONTROLLERS_END = "<!-- controllers: made by `make docs` -->", "<!-- end of controllers -->"
 
 _STATUS = {
     ExitStatus.OK: "Built; or verified and complete; or booted, running, and driven without an error.",
@@ -115,15 +118,26 @@ def write(repository: Path) -> None:
     """Bring the table of options, the man page and the completion script of a checkout up to date."""
     options = repository / OPTIONS
     options.write_text(with_table(options.read_text(encoding="utf-8")), encoding="utf-8")
+    page = repository / CONTROLLERS
+    page.write_text(with_controllers(page.read_text(encoding="utf-8")), encoding="utf-8")
     (repository / MAN_PAGE).write_text(man_page(), encoding="utf-8")
     (repository / COMPLETION).write_text(completion.script(), encoding="utf-8")
 
 
 def with_table(document: str) -> str:
     """Return the document with the table as it should be now."""
-    before, _, rest = document.partition(TABLE_BEGIN)
-    _, _, after = rest.partition(TABLE_END)
-    return f"{before}{TABLE_BEGIN}\n\n{markdown()}\n{TABLE_END}{after}"
+    return _between(document, TABLE_BEGIN, TABLE_END, markdown())
+
+
+def with_controllers(page: str) -> str:
+    """Return the text of docs/controllers.md with the table as it should be now."""
+    return _between(page, CONTROLLERS_BEGIN, CONTROLLERS_END, controllers.markdown())
+
+
+def _between(text: str, begin: str, end: str, table: str) -> str:
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n\n{table}\n{end}{after}"
 
 
 def _synopsis(name: str) -> str:

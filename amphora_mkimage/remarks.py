@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from amphora_mkimage import settings
+from amphora_mkimage import controllers, settings
+from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.setting import Value
@@ -47,6 +48,24 @@ def _unused(base: Base) -> Iterator[tuple[str, str]]:
         yield name, f"{base.name} is bootstrapped from its archive"
     for name in _OF_APT if base.dnf else () if base.distribution == "debian" else _OF_DEBIAN:
         yield name, f"it has no meaning for {base.distribution}"
+
+
+def of_controllers(
+    values: Mapping[str, Value], base: Base, release: str, octavia: str, warn: Callable[[str], None]
+) -> None:
+    """Say what the image's HAProxy refuses of its controllers, and which release was taken for them.
+
+    :param octavia: version of the oldest controller, "" where it is not known
+    """
+    arch = ALIASES.get(str(values["arch"].value), str(values["arch"].value))
+    newest = base.default_for(arch)
+    best = controllers.best_suite(octavia, base.distribution, base.usable(arch), newest)
+    if not values["release"].value and best != newest:
+        warn(f"-d {best} is taken: {controllers.remark(octavia, base.distribution, newest, said=True)}")
+    text = controllers.remark(octavia, base.distribution, release, said=values["octavia"].said)
+    if text:
+        better = f" (-d {best} takes more of it)" if best != release else ""
+        warn(f"{text}{better}; see docs/controllers.md")
 
 
 def _refuse(values: Mapping[str, Value], base: Base) -> None:

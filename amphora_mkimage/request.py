@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amphora_mkimage import passwords, remarks, settings, suggest
-from amphora_mkimage.agent import branch
+from amphora_mkimage import controllers, passwords, remarks, settings, suggest
+from amphora_mkimage.agent import branch, lock
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base, suites
 from amphora_mkimage.bases.suites import Layout
@@ -48,6 +48,8 @@ class Request:
     :param agent: the amphora agent is in the image
     :param agent_packages: it is the distribution's
     :param branch: it is that of a branch
+    :param octavia: version of the oldest controller that the image must serve, "" where it is not known
+    :param octavia_said: the user named it
     :param insecure: the base image may lack a signature or a checksum
     :param guest: "auto", "namespace" or "appliance"
     """
@@ -66,6 +68,8 @@ class Request:
     agent: bool = True
     agent_packages: bool = False
     branch: branch.Branch | None = field(default=None, repr=False)
+    octavia: str = ""
+    octavia_said: bool = False
     cpu_pinning: bool = False
     enforce_mac: bool = False
     fips: bool = False
@@ -103,6 +107,7 @@ class Request:
             "ssh": self.ssh,
             "nftables": self.nftables,
             "agent": self.agent_source if self.branch is None else f"branch {self.branch.agent.ref}",
+            "octavia": self.octavia or "unknown",
             "cpu_pinning": self.cpu_pinning,
             "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
             "fips": self.fips,
@@ -132,9 +137,11 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     _refuse_later(values)
     base = _base(values["base_os"])
     arch = _arch(values["arch"], base)
-    release = _release(values["release"], base, arch)
+    octavia = _octavia(values)
+    release = _release(values["release"], base, arch, octavia)
     remarks.remark(values, environ, base, warn)
     Proxies.read(environ, warn)  # what cannot be used is refused before any work
+    remarks.of_controllers(values, base, release, octavia, warn)
     return Request(
         base=base,
         release=release,
@@ -150,6 +157,8 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         agent=not values["no_agent"].value,
         agent_packages=bool(values["agent_packages"].value),
         branch=branch.choose(values, warn),
+        octavia=octavia,
+        octavia_said=values["octavia"].said,
         cpu_pinning=bool(values["cpu_pinning"].value),
         enforce_mac=bool(values["mandatory_access_control"].value),
         fips=bool(values["fips"].value),
@@ -184,8 +193,21 @@ def _base(value: Value) -> Base:
     raise BadValueError(f"-i {name} is not there yet", f"available today: -i {', -i '.join(BASES)}")
 
 
-def _release(value: Value, base: Base, arch: str) -> str:
-    codename = name_of(base.distribution, str(value.value or base.default_for(arch)))
+def _octavia(values: Mapping[str, Value]) -> str:
+    """Return the version of the oldest controller: what was said, else the agent's, as far as it is known now."""
+    value, ref = values["octavia"], values["agent_ref"].value
+    if value.value:
+        return controllers.table().find(str(value.value), value.origin)
+    if branch.wanted(values):
+        return controllers.table().of_branch(str(ref or ""))
+    if values["agent_packages"].value or values["no_agent"].value:
+        return ""
+    return next(package.version for package in lock.read() if package.name == "octavia")
+
+
+def _release(value: Value, base: Base, arch: str, octavia: str) -> str:
+    default = controllers.best_suite(octavia, base.distribution, base.usable(arch), base.default_for(arch))
+    codename = name_of(base.distribution, str(value.value or default))
     known = base.releases.get(codename)
     accepted = f"accepted: {', '.join(base.usable(arch))}"
     if known is None:

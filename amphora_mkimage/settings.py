@@ -138,6 +138,13 @@ SETTINGS: tuple[Setting, ...] = (
         default=False,
     ),
     Setting(
+        "octavia",
+        "oldest release of Octavia whose controllers the image must serve, as 2025.1 or 16.0 (default: the agent's)",
+        ("--octavia",),
+        (),
+        "RELEASE",
+    ),
+    Setting(
         "root_password",
         "set the root password; visible to other users of this host while it runs: prefer --root-password-file",
         ("-r", "--root-password"),

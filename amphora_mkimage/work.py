@@ -28,6 +28,7 @@ class Result:
     :param checked: how many checks of the finished tree ended how
     :param timings: seconds by step
     :param warnings: what was warned of, among it what was before
+    :param configurations: what the image's HAProxy says of its agent's configurations, for the manifest
     """
 
     base: dict[str, object]
@@ -36,6 +37,7 @@ class Result:
     checked: dict[str, int]
     timings: dict[str, float]
     warnings: tuple[str, ...]
+    configurations: dict[str, object] | None
 
 
 class Worker:

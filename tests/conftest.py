@@ -1,4 +1,4 @@
-"""What all tests share: the real command line in a clean environment, and one real image."""
+"""What all tests share: the real command line in a clean environment, one real image, and an Octavia controller."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from amphora_mkimage import settings
+from amphora_mkimage.agent import install, lock
 
 # A shell's background job ignores SIGINT, and so would every program that the tests start and interrupt (execve(2)).
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -130,3 +131,23 @@ def built(run_cli: RunCli, cache_dir: Path, tmp_path_factory: pytest.TempPathFac
 def built_image(built: Built) -> Path:
     """The qcow2 of :func:`built`."""
     return built.qcow2
+
+
+@pytest.fixture(scope="session")
+def octavia_python(cache_dir: Path) -> Path:
+    """A Python with the released octavia, its controller included, all of it as the agent's lock file says."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    agent = install.Agent(version, tuple(lock.select(version, "amd64")))
+    place = cache_dir / "lab" / f"octavia-{agent.version}-python{version}-{agent.key[:12]}"
+    python = place / "bin/python"
+    if (place / "complete").exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+    requirements = place / "requirements.txt"
+    requirements.write_text("".join(f"{package.requirement}\n" for package in agent.installed))
+    argv = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]
+    # pip's settings for the tests' own environment are not for this one.
+    env = {name: value for name, value in os.environ.items() if name not in ("PIP_TARGET", "PIP_CONSTRAINT")}
+    subprocess.run([*argv, "--require-hashes", "--requirement", requirements], check=True, env=env)
+    (place / "complete").touch()
+    return python

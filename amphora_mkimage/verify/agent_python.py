@@ -85,6 +85,21 @@ def imports(subject: Subject) -> Iterator[Finding]:
     yield passed(f"{prefix}, {real[0]}")
 
 
+def octavia_release(subject: Subject) -> str:
+    """Return the version of octavia that the agent's Python has, by its metadata (PEP 376); "" without one."""
+    path = subject.program("amphora-agent")
+    python = scripts.interpreter(subject, path) if path else ""
+    real = subject.tree.resolve(python) if python else None
+    if not python or real is None:
+        return ""
+    prefix = python.rpartition("/bin/")[0] or "/usr"
+    for directory in _directories(subject, prefix, _version(posixpath.basename(real[0]))):
+        for name in subject.tree.listdir(directory, "octavia-*"):
+            if match := re.fullmatch(r"octavia-(\d[\w.]*?)(?:-py3[.\d]*)?\.(?:dist|egg)-info", name):
+                return match[1]
+    return ""
+
+
 def _version(name: str) -> str:
     """Tell "3.13" from an interpreter's real name, or ""."""
     match = re.search(r"python(3\.\d+)$", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from amphora_mkimage.verify import scripts, sysctl
+from amphora_mkimage.verify import controller_checks, scripts, sysctl
 from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import Subject
 
@@ -181,6 +181,7 @@ def root_account(subject: Subject) -> Iterator[Finding]:
         elif usable:
             yield fail(f"{name} has a password", "lock the account: every amphora would share it")
     yield from _passwords_of_passwd(subject)
+    yield from controller_checks.keepalived_account(subject)
     if not subject.tree.is_file("/etc/shadow"):
         yield fail("there is no /etc/shadow")
     superusers = [line.split(":")[0] for line in subject.lines("/etc/passwd") if line.split(":")[2:3] == ["0"]]

@@ -19,12 +19,25 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
+class Configurations:
+    """What the build's HAProxy said of the configurations of the agent's release.
+
+    :param refused: names of features
+    """
+
+    tried: int
+    refused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Expectations:
     """What to hold the image against; None where nothing is known.
 
     :param virtual_size: bytes
     :param root_password: "locked", "set" or "any"
     :param own_image: it was made from an image of the user's own
+    :param octavia: version of the oldest controller that it must serve, "" where it is not known
+    :param configurations: what the build's HAProxy said of the agent's configurations
     :param agent: False when the image was built without the amphora agent
     :param packages: name to version of all that was installed
     :param problem: why the manifest could not be used, or ""
@@ -47,6 +60,8 @@ class Expectations:
     nftables: bool | None = None
     datasources: tuple[str, ...] = ("ConfigDrive",)
     own_image: bool = False
+    octavia: str = ""
+    configurations: Configurations | None = None
     agent: bool = True
     packages: dict[str, str] | None = field(default=None, repr=False)
 
@@ -122,6 +137,8 @@ def _expect(
         nftables=_value(settings, "nftables", bool),
         datasources=tuple(str(s) for s in sources) if isinstance(sources, list) and sources else ("ConfigDrive",),
         own_image=bool(settings.get("own_image")),
+        octavia=_octavia(document, settings),
+        configurations=_configurations(_dict(_dict(document, "agent"), "configurations")),
         agent=bool(document.get("agent", True)),
         packages=_packages(document.get("packages")),
     )
@@ -140,6 +157,18 @@ def _value(table: dict[str, Any], key: str, kind: type[_T]) -> _T | None:
 def _enforces(settings: dict[str, Any]) -> bool | None:
     mode = _value(settings, "mandatory_access_control", str)
     return None if mode is None else mode == "enforcing"
+
+
+def _octavia(document: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return the release of the controllers, else that of the agent."""
+    said = _value(settings, "octavia", str) or ""
+    return said if said[:1].isdigit() else _value(_dict(document, "agent"), "octavia", str) or ""
+
+
+def _configurations(record: dict[str, Any]) -> Configurations | None:
+    answers = _dict(record, "features")
+    refused = tuple(str(name) for name, answer in answers.items() if answer != "ok")
+    return Configurations(len(answers), refused) if answers else None
 
 
 def _packages(entries: object) -> dict[str, str] | None:

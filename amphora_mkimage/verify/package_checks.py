@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from amphora_mkimage.verify import controller_checks
 from amphora_mkimage.verify.result import Check, Finding, fail, info, not_applicable, passed, some, warn
 from amphora_mkimage.verify.subject import DEBIAN_FAMILY, RPM_FAMILY, Subject
 
@@ -198,7 +199,7 @@ def haproxy_version(subject: Subject) -> Iterator[Finding]:
     if match and (int(match[1]), int(match[2])) < (1, 8):
         yield fail(f"HAProxy {match[0]} is too old", "Octavia needs 1.8 or later")
     elif package:
-        yield passed(package.version)
+        yield from controller_checks.refusals(subject, package.version)
 
 
 def unwanted(subject: Subject) -> Iterator[Finding]:
@@ -261,7 +262,7 @@ CHECKS = (
     Check("packages.state", GROUP, "packages completely installed", state),
     Check("packages.manifest", GROUP, "packages as the manifest lists them", manifest),
     Check("packages.programs", GROUP, "programs that the agent calls", programs),
-    Check("packages.haproxy", GROUP, "HAProxy new enough", haproxy_version),
+    Check("packages.haproxy", GROUP, "HAProxy takes what its controllers write", haproxy_version),
     Check("packages.unwanted", GROUP, "nothing that does not belong", unwanted),
     Check("packages.repositories", GROUP, "repositories are signed", repositories),
 )

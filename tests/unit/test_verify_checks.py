@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from verify_tree import VENV, TreeBuilder, amphora, check_tar
+from verify_tree import SITE, VENV, TreeBuilder, amphora, check_tar
 
 from amphora_mkimage.verify.checks import CHECKS
-from amphora_mkimage.verify.expectations import Expectations
+from amphora_mkimage.verify.expectations import Configurations, Expectations
 from amphora_mkimage.verify.result import Result
 
 Spoil = Callable[[TreeBuilder], None]
@@ -159,6 +159,12 @@ DEFECTS: list[tuple[str, Result, str, Spoil]] = [
     ("configuration.accounts", Result.FAIL, "root has a password", _shadow("root:$y$j9T$x$y")),
     ("configuration.accounts", Result.FAIL, "empty password", _shadow("root:")),
     ("configuration.accounts", Result.FAIL, "ubuntu has a password", _shadow("root:*:1::::::\nubuntu:$6$x$y")),
+    (
+        "configuration.accounts",
+        Result.WARN,
+        "keepalived_script",
+        lambda t: t.append("/etc/passwd", "keepalived_script:x:990:990::/:/bin/false\n"),
+    ),
     ("configuration.accounts", Result.FAIL, "user id 0", lambda t: t.append("/etc/passwd", "toor:x:0:0::/:/bin/sh\n")),
     # services
     ("services.haproxy", Result.FAIL, "enabled", _enable("haproxy.service")),
@@ -307,6 +313,28 @@ WISHES: list[tuple[str, Result, str, Expectations, Spoil]] = [
         Result.FAIL,
         "Ec2",
         Expectations(datasources=("ConfigDrive", "Ec2")),
+        _remove("/tmp"),
+    ),
+    ("packages.haproxy", Result.WARN, "Octavia 16.1.0", Expectations(octavia="16.1.0"), _remove("/tmp")),
+    (
+        "packages.haproxy",
+        Result.WARN,
+        "Octavia 16.0.1",
+        Expectations(),
+        _write(f"{SITE}/octavia-16.0.1.dist-info/x", ""),
+    ),
+    (
+        "packages.haproxy",
+        Result.PASS,
+        "took all 9",
+        Expectations(configurations=Configurations(9, ())),
+        _remove("/tmp"),
+    ),
+    (
+        "packages.haproxy",
+        Result.WARN,
+        "for PING",
+        Expectations(configurations=Configurations(9, ("PING",))),
         _remove("/tmp"),
     ),
     ("packages.manifest", Result.FAIL, "manifest says 2", Expectations(packages={"haproxy": "2"}), _remove("/tmp")),

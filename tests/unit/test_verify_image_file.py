@@ -354,6 +354,40 @@ def test_a_manifest_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "agent", "octavia"),
+    [
+        ({"octavia": "16.0.0"}, {"octavia": "19.0.0"}, "16.0.0"),
+        ({"octavia": "unknown"}, {"octavia": "16.1.1.dev3"}, "16.1.1.dev3"),
+        ({}, {"octavia": "19.0.0"}, "19.0.0"),
+        ({"octavia": ["16"]}, None, ""),
+    ],
+)
+def test_the_controllers_are_those_of_the_settings_else_the_agents(
+    settings: dict[str, object], agent: object, octavia: str, tmp_path: Path
+) -> None:
+    image = tmp_path / "x.qcow2"
+    expectations.manifest_of(image).write_text(json.dumps({"settings": settings, "agent": agent}))
+    assert expectations.load(image).octavia == octavia
+
+
+@pytest.mark.parametrize(
+    ("record", "read"),
+    [
+        ({"features": {"HTTP": "ok", "PING": "unknown keyword"}}, expectations.Configurations(2, ("PING",))),
+        ({"features": {"HTTP": "ok"}}, expectations.Configurations(1, ())),
+        ({"features": ["HTTP"]}, None),
+        ([], None),
+    ],
+)
+def test_what_the_build_said_of_the_configurations(
+    record: object, read: expectations.Configurations | None, tmp_path: Path
+) -> None:
+    image = tmp_path / "x.qcow2"
+    expectations.manifest_of(image).write_text(json.dumps({"agent": {"configurations": record}}))
+    assert expectations.load(image).configurations == read
+
+
+@pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"settings": [], "packages": {}, "image": 3, "agent": true}', "[" * 9999]
 )
 def test_a_strange_manifest_is_no_traceback(text: str, tmp_path: Path) -> None:
