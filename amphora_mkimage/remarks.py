@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from amphora_mkimage import settings
+from amphora_mkimage import foreign_variables, settings
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.setting import Value
 
+#: Octavia's script sets it for Ubuntu only.
+UBUNTU_KERNEL = "DIB_UBUNTU_KERNEL"
 #: Settings that matter where the base starts from a published image.
 _OF_PUBLISHED = ("image_mirror", "image_keyring", "local_image", "insecure")
 
@@ -20,22 +22,30 @@ def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, 
     :raises BadValueError: the base has not what was asked for
     """
     _refuse(values, base)
-    if values["mandatory_access_control"].value and not base.dnf:
-        origin = values["mandatory_access_control"].origin
-        warn(f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default")
-    if values["keyring"].said and base.dnf:
-        warn(f"{values['keyring'].origin} is unused: dnf checks packages with the keys of the base image")
-    for setting in settings.SETTINGS:
-        if setting.unused and values[setting.name].value:
-            warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
-    for name in () if base.published else _OF_PUBLISHED:
-        if values[name].said:
-            warn(f"{values[name].origin} is unused: {base.name} is bootstrapped from its archive")
+    if values["agent_packages"].value:
+        foreign_variables.refuse(environ, values["agent_packages"].origin)
+    for text in (*_unused(values, base), *foreign_variables.remarks(environ, _known())):
+        warn(text)
     mirrors = [environ.get(variable.name, "") for variable in settings.BY_NAME["mirror"].variables]
     if all(mirrors) and len(set(mirrors)) > 1:
         warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
-    for name in _unknown(environ):
-        warn(f"{name} is unused: amphora-mkimage does not know it")
+
+
+def _unused(values: Mapping[str, Value], base: Base) -> Iterator[str]:
+    """Say of what was given and has no effect on this base that it is unused."""
+    if values["mandatory_access_control"].value and not base.dnf:
+        origin = values["mandatory_access_control"].origin
+        yield f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default"
+    if values["keyring"].said and base.dnf:
+        yield f"{values['keyring'].origin} is unused: dnf checks packages with the keys of the base image"
+    if values["kernel_package"].origin == UBUNTU_KERNEL and base.distribution != "ubuntu":
+        yield f"{UBUNTU_KERNEL} is unused: it is about Ubuntu; use -k"
+    for setting in settings.SETTINGS:
+        if setting.unused and values[setting.name].value:
+            yield f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder"
+    for name in () if base.published else _OF_PUBLISHED:
+        if values[name].said:
+            yield f"{values[name].origin} is unused: {base.name} is bootstrapped from its archive"
 
 
 def _refuse(values: Mapping[str, Value], base: Base) -> None:
@@ -54,7 +64,5 @@ def _refuse(values: Mapping[str, Value], base: Base) -> None:
         )
 
 
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {variable.name for setting in settings.SETTINGS for variable in setting.variables}
-    ours = (name for name in sorted(environ) if name.startswith(("DIB_", "AMP_", "REG_")))
-    return [name for name in ours if environ[name] and name not in known]
+def _known() -> set[str]:
+    return {variable.name for setting in settings.SETTINGS for variable in setting.variables}

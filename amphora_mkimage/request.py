@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
-from amphora_mkimage import passwords, remarks, settings, suggest
-from amphora_mkimage.agent import branch
+from amphora_mkimage import kernel_arguments, passwords, remarks, settings, suggest
+from amphora_mkimage.agent import branch, rule
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.bases.version_numbers import name_of
@@ -44,6 +45,8 @@ class Request:
     :param agent: the amphora agent is in the image
     :param agent_packages: it is the distribution's
     :param branch: it is that of a branch
+    :param kernel_args: arguments that the kernel gets besides
+    :param default_cmdline: arguments in place of diskimage-builder's defaults, None to keep these
     :param insecure: the base image may lack a signature or a checksum
     :param guest: "auto", "namespace" or "appliance"
     """
@@ -63,6 +66,8 @@ class Request:
     agent_packages: bool = False
     branch: branch.Branch | None = field(default=None, repr=False)
     cpu_pinning: bool = False
+    kernel_args: tuple[str, ...] = ()
+    default_cmdline: tuple[str, ...] | None = None
     enforce_mac: bool = False
     fips: bool = False
     use_tmpfs: bool = True
@@ -98,6 +103,8 @@ class Request:
             "nftables": self.nftables,
             "agent": self.agent_source if self.branch is None else f"branch {self.branch.agent.ref}",
             "cpu_pinning": self.cpu_pinning,
+            "kernel_args": list(self.kernel_args),
+            "default_cmdline": [*(kernel_arguments.DEFAULTS if self.default_cmdline is None else self.default_cmdline)],
             "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
             "fips": self.fips,
             "datasources": list(self.datasources),
@@ -124,7 +131,9 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     _refuse_later(values)
     base = _base(values["base_os"])
     arch = _arch(values["arch"], base)
-    release = _release(values["release"], base, arch)
+    chosen = branch.choose(values, warn)
+    none, packaged = bool(values["no_agent"].value), bool(values["agent_packages"].value)
+    release = _release(values["release"], base, arch, rule.Choice.of(chosen, packages=packaged, none=none))
     remarks.remark(values, environ, base, warn)
     return Request(
         base=base,
@@ -138,10 +147,12 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         kernel_package=_kernel(values["kernel_package"], base, arch),
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
-        agent=not values["no_agent"].value,
-        agent_packages=bool(values["agent_packages"].value),
-        branch=branch.choose(values, warn),
+        agent=not none,
+        agent_packages=packaged,
+        branch=chosen,
         cpu_pinning=bool(values["cpu_pinning"].value),
+        kernel_args=_kernel_args(values["kernel_args"]),
+        default_cmdline=_default_cmdline(values["default_cmdline"]),
         enforce_mac=bool(values["mandatory_access_control"].value),
         fips=bool(values["fips"].value),
         use_tmpfs=not values["no_tmpfs"].value,
@@ -173,10 +184,12 @@ def _base(value: Value) -> Base:
     raise BadValueError(f"-i {name} is not there yet", f"available today: -i {', -i '.join(BASES)}")
 
 
-def _release(value: Value, base: Base, arch: str) -> str:
+def _release(value: Value, base: Base, arch: str, agent: rule.Choice) -> str:
     codename = name_of(base.distribution, str(value.value or base.default_for(arch)))
     known = base.releases.get(codename)
-    accepted = f"accepted: {', '.join(base.usable(arch))}"
+    accepted = rule.remedy(agent, base, codename, arch)
+    if value.origin == "DIB_RELEASE":
+        accepted += "; or unset DIB_RELEASE, which Octavia's script does not read, but sets by -d"
     if known is None:
         near = suggest.did_you_mean(codename, base.usable(arch))
         raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", f"{near}{accepted}")
@@ -185,6 +198,10 @@ def _release(value: Value, base: Base, arch: str) -> str:
     if arch in known.lacks:
         what = f"{base.name} {codename} cannot be built for {arch}: {known.lacks[arch]}"
         raise BadValueError(f"{value.origin}: {what}", accepted)
+    reason = rule.refusal(agent, base, known)
+    if reason:
+        origin = value.origin if value.said else agent.origin
+        raise BadValueError(f"{origin}: {base.name} {codename} cannot be used: {reason}", accepted)
     return codename
 
 
@@ -267,12 +284,21 @@ def _try_to_write(directory: Path) -> None:
 
 
 def _kernel(value: Value, base: Base, arch: str) -> str:
-    if not value.value:
+    if not value.value or (value.origin == remarks.UBUNTU_KERNEL and base.distribution != "ubuntu"):
         return base.kernels[arch]
     name = str(value.value)
     if not _PACKAGE_NAME.fullmatch(name):
         raise BadValueError(f"{value.origin}: {name!r} is no package name")
     return name
+
+
+def _kernel_args(value: Value) -> tuple[str, ...]:
+    words = cast("list[str]", value.value or [])
+    return kernel_arguments.check(words, value.origin)
+
+
+def _default_cmdline(value: Value) -> tuple[str, ...] | None:
+    return kernel_arguments.check(str(value.value).split(), value.origin) if value.said else None
 
 
 def _datasources(value: Value) -> tuple[str, ...]:
