@@ -42,6 +42,7 @@ benchmark: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(VENV)/bin/python -m amphora_mkimage.manpage --write
+	$(VENV)/bin/python -m amphora_mkimage.tables
 
 # Lines of bindep.txt without a comment, and without those that this release does not have; a package that is there already
 # costs nothing.

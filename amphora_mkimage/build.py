@@ -144,8 +144,9 @@ def _with_branch(plan: Plan, store: Store, console: Console) -> Plan:
     except ModuleNotFoundError as error:
         what = f"cannot resolve the packages of a branch: the Python package {error.name} is not installed"
         raise HostError(what, f"install the package python3-{error.name}") from error
-    python = request.base.releases[request.release].python
-    target = resolver.Target(python, request.arch, not request.base.dnf)
+    releases = request.base.releases
+    pythons = {name: releases[name].python for name in request.base.usable(request.arch)}
+    target = resolver.Target(releases[request.release].python, request.arch, not request.base.dnf, pythons)
     agent = resolver.resolve(request.branch, target, store, console)
     needed = [resolver.OF_DISTRIBUTION[module] for module in agent.modules]
     groups = {**plan.groups, "agent": needed} if needed else plan.groups

@@ -13,7 +13,19 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from amphora_mkimage import __version__, build, build_report, failures, plan, proxies, request, settings, streams, usage
+from amphora_mkimage import (
+    __version__,
+    build,
+    build_report,
+    failures,
+    foreign_variables,
+    plan,
+    proxies,
+    request,
+    settings,
+    streams,
+    usage,
+)
 from amphora_mkimage.console import Console, clear_line, wrap
 from amphora_mkimage.errors import DefectError, ExitStatus, InterruptedBuildError, MkimageError
 from amphora_mkimage.fetch.store import Store
@@ -104,7 +116,9 @@ def _add_option(parser: Parser, setting: Setting) -> None:
     if setting.variables:
         text += f" [{', '.join(variable.name for variable in setting.variables)}]"
     text = text.replace("%", "%%")
-    if setting.switch:
+    if setting.repeated:
+        parser.add_argument(*setting.flags, dest=setting.name, help=text, metavar=setting.metavar, action="append")
+    elif setting.switch:
         parser.add_argument(*setting.flags, dest=setting.name, help=text, action="store_true", default=None)
     else:
         parser.add_argument(*setting.flags, dest=setting.name, help=text, metavar=setting.metavar)
@@ -160,6 +174,7 @@ def _tidy_environment() -> None:
         if setting.secret or setting.name in _URLS:
             for variable in setting.variables:
                 os.environ.pop(variable.name, None)
+    foreign_variables.forget(os.environ)
     settled = Proxies.read(os.environ).settled()
     for name in proxies.NAMES:
         os.environ.pop(name, None)

@@ -19,6 +19,7 @@ def groups(request: Request) -> dict[str, list[str]]:
         for role, group in _roles(request.base.distribution).items()
         if "packages" in group and _applies(group.get("when", ""), request)
         if request.release not in group.get("not_in", ())
+        if request.release in group.get("releases", (request.release,))
     }
     wanted["kernel"] = [request.kernel_package]
     wanted["bootloader"] = list(request.base.bootloader[request.arch])

@@ -77,11 +77,13 @@ def run(
         )
     except FileNotFoundError as error:
         raise HostError(f"{what}: {argv[0]} is not installed", "run `amphora-mkimage check`") from error
-    try:
-        lines = _collect(child, console, stdin, deadline, on_line, until)
-    except BaseException:
-        kill_group(child)
-        raise
+    assert child.stdout is not None
+    with child.stdout:
+        try:
+            lines = _collect(child, console, stdin, deadline, on_line, until)
+        except BaseException:
+            kill_group(child)
+            raise
     if lines is None:
         kill_group(child)
         raise MkimageError(f"{what}: {argv[0]} did not end within {deadline:.0f} s", remedy, tail=tuple(console.tail))

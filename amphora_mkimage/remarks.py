@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from amphora_mkimage import controllers, settings
+from amphora_mkimage import controllers, foreign_variables, settings
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.setting import Value
 
+#: Octavia's script sets it for Ubuntu only.
+UBUNTU_KERNEL = "DIB_UBUNTU_KERNEL"
 #: Settings that matter where the base starts from a published image.
 _OF_PUBLISHED = ("image_mirror", "image_keyring", "local_image", "insecure")
 _OF_DEBIAN = ("security_mirror", "security_subpath")
@@ -24,42 +26,51 @@ def remark(values: Mapping[str, Value], environ: Mapping[str, str], base: Base, 
     :raises BadValueError: the base has not what was asked for
     """
     _refuse(values, base)
-    if values["mandatory_access_control"].value and not base.dnf:
-        origin = values["mandatory_access_control"].origin
-        warn(f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default")
-    if values["keyring"].said and base.dnf:
-        warn(f"{values['keyring'].origin} is unused: dnf checks packages with the keys of the base image")
-    for setting in settings.SETTINGS:
-        if setting.unused and values[setting.name].value:
-            warn(f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder")
-    for name, reason in _unused(base):
-        if values[name].said:
-            warn(f"{values[name].origin} is unused: {reason}")
+    if values["agent_packages"].value:
+        foreign_variables.refuse(environ, values["agent_packages"].origin)
+    for text in (*_unused(values, base), *foreign_variables.remarks(environ, _known())):
+        warn(text)
     mirrors = [environ.get(variable.name, "") for variable in settings.BY_NAME["mirror"].variables]
     if all(mirrors) and len(set(mirrors)) > 1:
         warn("BASE_OS_MIRROR and DIB_DISTRIBUTION_MIRROR differ: BASE_OS_MIRROR is used")
-    for name in _unknown(environ):
-        warn(f"{name} is unused: amphora-mkimage does not know it")
 
 
-def _unused(base: Base) -> Iterator[tuple[str, str]]:
-    """Yield the settings that have no meaning for a base, and why."""
+def _unused(values: Mapping[str, Value], base: Base) -> Iterator[str]:
+    """Say of what was given and has no effect on this base that it is unused."""
+    if values["mandatory_access_control"].value and not base.dnf:
+        origin = values["mandatory_access_control"].origin
+        yield f"{origin} is unused: {base.distribution} has AppArmor, which enforces by default"
+    if values["keyring"].said and base.dnf:
+        yield f"{values['keyring'].origin} is unused: dnf checks packages with the keys of the base image"
+    if values["kernel_package"].origin == UBUNTU_KERNEL and base.distribution != "ubuntu":
+        yield f"{UBUNTU_KERNEL} is unused: it is about Ubuntu; use -k"
+    for setting in settings.SETTINGS:
+        if setting.unused and values[setting.name].value:
+            yield f"{values[setting.name].origin} is unused: it has no meaning without diskimage-builder"
     for name in () if base.published else _OF_PUBLISHED:
-        yield name, f"{base.name} is bootstrapped from its archive"
+        if values[name].said:
+            yield f"{values[name].origin} is unused: {base.name} is bootstrapped from its archive"
     for name in _OF_APT if base.dnf else () if base.distribution == "debian" else _OF_DEBIAN:
-        yield name, f"it has no meaning for {base.distribution}"
+        if values[name].said:
+            yield f"{values[name].origin} is unused: it has no meaning for {base.distribution}"
 
 
 def of_controllers(
-    values: Mapping[str, Value], base: Base, release: str, octavia: str, warn: Callable[[str], None]
+    values: Mapping[str, Value],
+    base: Base,
+    release: str,
+    suites: Sequence[str],
+    octavia: str,
+    warn: Callable[[str], None],
 ) -> None:
     """Say what the image's HAProxy refuses of its controllers, and which release was taken for them.
 
+    :param suites: releases that the agent runs on, oldest first
     :param octavia: version of the oldest controller, "" where it is not known
     """
     arch = ALIASES.get(str(values["arch"].value), str(values["arch"].value))
     newest = base.default_for(arch)
-    best = controllers.best_suite(octavia, base.distribution, base.usable(arch), newest)
+    best = controllers.best_suite(octavia, base.distribution, suites, newest)
     if not values["release"].value and best != newest:
         warn(f"-d {best} is taken: {controllers.remark(octavia, base.distribution, newest, said=True)}")
     text = controllers.remark(octavia, base.distribution, release, said=values["octavia"].said)
@@ -84,7 +95,5 @@ def _refuse(values: Mapping[str, Value], base: Base) -> None:
         )
 
 
-def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = {variable.name for setting in settings.SETTINGS for variable in setting.variables}
-    ours = (name for name in sorted(environ) if name.startswith(("DIB_", "AMP_", "REG_")))
-    return [name for name in ours if environ[name] and name not in known]
+def _known() -> set[str]:
+    return {variable.name for setting in settings.SETTINGS for variable in setting.variables}

@@ -14,9 +14,10 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from amphora_mkimage import controllers, passwords, remarks, settings, suggest
-from amphora_mkimage.agent import branch, lock
+from amphora_mkimage import controllers, kernel_arguments, passwords, remarks, settings, suggest
+from amphora_mkimage.agent import branch, lock, rule
 from amphora_mkimage.architecture import ALIASES
 from amphora_mkimage.bases import BASES, Base, suites
 from amphora_mkimage.bases.suites import Layout
@@ -50,6 +51,8 @@ class Request:
     :param branch: it is that of a branch
     :param octavia: version of the oldest controller that the image must serve, "" where it is not known
     :param octavia_said: the user named it
+    :param kernel_args: arguments that the kernel gets besides
+    :param default_cmdline: arguments in place of diskimage-builder's defaults, None to keep these
     :param insecure: the base image may lack a signature or a checksum
     :param guest: "auto", "namespace" or "appliance"
     """
@@ -71,6 +74,8 @@ class Request:
     octavia: str = ""
     octavia_said: bool = False
     cpu_pinning: bool = False
+    kernel_args: tuple[str, ...] = ()
+    default_cmdline: tuple[str, ...] | None = None
     enforce_mac: bool = False
     fips: bool = False
     use_tmpfs: bool = True
@@ -109,6 +114,8 @@ class Request:
             "agent": self.agent_source if self.branch is None else f"branch {self.branch.agent.ref}",
             "octavia": self.octavia or "unknown",
             "cpu_pinning": self.cpu_pinning,
+            "kernel_args": list(self.kernel_args),
+            "default_cmdline": [*(kernel_arguments.DEFAULTS if self.default_cmdline is None else self.default_cmdline)],
             "mandatory_access_control": "enforcing" if self.enforce_mac or not self.base.dnf else "permissive",
             "fips": self.fips,
             "datasources": list(self.datasources),
@@ -137,11 +144,16 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
     _refuse_later(values)
     base = _base(values["base_os"])
     arch = _arch(values["arch"], base)
+    chosen = branch.choose(values, warn)
+    none, packaged = bool(values["no_agent"].value), bool(values["agent_packages"].value)
+    agent = rule.Choice.of(chosen, packages=packaged, none=none)
+    suites_of_agent = rule.usable(agent, base, arch)
     octavia = _octavia(values)
-    release = _release(values["release"], base, arch, octavia)
+    default = controllers.best_suite(octavia, base.distribution, suites_of_agent, base.default_for(arch))
+    release = _release(values["release"], base, arch, agent, default)
     remarks.remark(values, environ, base, warn)
     Proxies.read(environ, warn)  # what cannot be used is refused before any work
-    remarks.of_controllers(values, base, release, octavia, warn)
+    remarks.of_controllers(values, base, release, suites_of_agent, octavia, warn)
     return Request(
         base=base,
         release=release,
@@ -154,12 +166,14 @@ def make(values: Mapping[str, Value], environ: Mapping[str, str], warn: Callable
         kernel_package=_kernel(values["kernel_package"], base, arch),
         ssh=not values["no_ssh"].value,
         nftables=bool(values["nftables"].value),
-        agent=not values["no_agent"].value,
-        agent_packages=bool(values["agent_packages"].value),
-        branch=branch.choose(values, warn),
+        agent=not none,
+        agent_packages=packaged,
+        branch=chosen,
         octavia=octavia,
         octavia_said=values["octavia"].said,
         cpu_pinning=bool(values["cpu_pinning"].value),
+        kernel_args=_kernel_args(values["kernel_args"]),
+        default_cmdline=_default_cmdline(values["default_cmdline"]),
         enforce_mac=bool(values["mandatory_access_control"].value),
         fips=bool(values["fips"].value),
         use_tmpfs=not values["no_tmpfs"].value,
@@ -205,11 +219,12 @@ def _octavia(values: Mapping[str, Value]) -> str:
     return next(package.version for package in lock.read() if package.name == "octavia")
 
 
-def _release(value: Value, base: Base, arch: str, octavia: str) -> str:
-    default = controllers.best_suite(octavia, base.distribution, base.usable(arch), base.default_for(arch))
+def _release(value: Value, base: Base, arch: str, agent: rule.Choice, default: str) -> str:
     codename = name_of(base.distribution, str(value.value or default))
     known = base.releases.get(codename)
-    accepted = f"accepted: {', '.join(base.usable(arch))}"
+    accepted = rule.remedy(agent, base, codename, arch)
+    if value.origin == "DIB_RELEASE":
+        accepted += "; or unset DIB_RELEASE, which Octavia's script does not read, but sets by -d"
     if known is None:
         near = suggest.did_you_mean(codename, base.usable(arch))
         raise BadValueError(f"{value.origin}: unknown release {codename!r} of {base.name}", f"{near}{accepted}")
@@ -218,6 +233,10 @@ def _release(value: Value, base: Base, arch: str, octavia: str) -> str:
     if arch in known.lacks:
         what = f"{base.name} {codename} cannot be built for {arch}: {known.lacks[arch]}"
         raise BadValueError(f"{value.origin}: {what}", accepted)
+    reason = rule.refusal(agent, base, known)
+    if reason:
+        origin = value.origin if value.said else agent.origin
+        raise BadValueError(f"{origin}: {base.name} {codename} cannot be used: {reason}", accepted)
     return codename
 
 
@@ -316,12 +335,21 @@ def _path(value: Value) -> Path:
 
 
 def _kernel(value: Value, base: Base, arch: str) -> str:
-    if not value.value:
+    if not value.value or (value.origin == remarks.UBUNTU_KERNEL and base.distribution != "ubuntu"):
         return base.kernels[arch]
     name = str(value.value)
     if not _PACKAGE_NAME.fullmatch(name):
         raise BadValueError(f"{value.origin}: {name!r} is no package name")
     return name
+
+
+def _kernel_args(value: Value) -> tuple[str, ...]:
+    words = cast("list[str]", value.value or [])
+    return kernel_arguments.check(words, value.origin)
+
+
+def _default_cmdline(value: Value) -> tuple[str, ...] | None:
+    return kernel_arguments.check(str(value.value).split(), value.origin) if value.said else None
 
 
 def _datasources(value: Value) -> tuple[str, ...]:

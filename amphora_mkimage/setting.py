@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amphora_mkimage import suggest
 from amphora_mkimage.errors import BadValueError
@@ -27,10 +27,15 @@ class Variable:
     """An environment variable that gives a setting.
 
     :param inverted: the variable says the opposite of the setting (``DIB_OCTAVIA_AMP_USE_SSH`` against ``-n``)
+    :param beside: Octavia's script reads it beside the flag and the other variables, so no order of them is right: it
+        is refused where it says something else
+    :param words: what only this variable has, and what that means: the form that the script gives its own variables
     """
 
     name: str
     inverted: bool = False
+    beside: bool = False
+    words: Mapping[str, str | bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ class Setting:
     :param noun: what an error calls the setting when nobody said it ("the cache directory")
     :param default: value when nothing is said
     :param choices: accepted values, None for free text
-    :param refused: values that are known, and refused later with a reason; offered nowhere
     :param parse: reads the text of a variable or of an option (not called for the default)
     :param secret: never shown in a summary, plan, log or manifest
+    :param repeated: the option may be given several times, and the value is a list
     :param unused: it has no meaning without diskimage-builder: accepted, and said to be unused
     :param later: what brings it, for what is recognised but refused today
     """
@@ -59,9 +64,9 @@ class Setting:
     metavar: str = ""
     default: str | bool | None = None
     choices: tuple[str, ...] | None = None
-    refused: tuple[str, ...] = ()
     parse: Callable[[str], object] = str
     secret: bool = False
+    repeated: bool = False
     unused: bool = False
     later: str = ""
     noun: str = ""
@@ -89,18 +94,19 @@ def find(setting: Setting, argument: object, environ: Mapping[str, str]) -> Valu
     """Find the value of a setting.
 
     :param argument: what the command line says, None where it says nothing
-    :raises BadValueError: it cannot be used
+    :raises BadValueError: it cannot be used, or two sources contradict each other
     """
     flag = setting.flags[0] if setting.flags else ""
-    if argument is not None:
-        return Value(_check(setting, argument, flag), flag)
+    given = [] if argument is None else [Value(_check(setting, argument, flag), flag)]
     for variable in setting.variables:
-        text = environ.get(variable.name, "")
-        if not text:
-            continue
-        value = _check(setting, text, variable.name)
-        return Value(not value if variable.inverted else value, variable.name)
-    return Value(setting.default, _unsaid(setting), said=False)
+        # What is overridden need not even be readable.
+        if environ.get(variable.name) and (variable.beside or not given):
+            given.append(_read(setting, variable, environ[variable.name]))
+    for other in given[1:]:
+        if other.value != given[0].value:
+            what = f"{given[0].origin} and {other.origin} contradict each other"
+            raise BadValueError(what, f"keep one; Octavia's script reads {other.origin} beside the other")
+    return given[0] if given else Value(setting.default, _unsaid(setting), said=False)
 
 
 def _unsaid(setting: Setting) -> str:
@@ -110,6 +116,14 @@ def _unsaid(setting: Setting) -> str:
     return f"{setting.noun} ({said})" if setting.noun else said
 
 
+def _read(setting: Setting, variable: Variable, text: str) -> Value:
+    """Read the text of a variable."""
+    if text in variable.words:
+        return Value(variable.words[text], variable.name)
+    value = _check(setting, text, variable.name)
+    return Value(not value if variable.inverted else value, variable.name)
+
+
 def _check(setting: Setting, given: object, origin: str) -> object:
     if not isinstance(given, str):
         return given  # a switch on the command line
@@ -117,7 +131,7 @@ def _check(setting: Setting, given: object, origin: str) -> object:
         value = setting.parse(given)
     except ValueError as error:
         raise BadValueError(f"{origin}: unusable value {given!r}: {error}") from error
-    if setting.choices is not None and value not in (*setting.choices, *setting.refused):
+    if setting.choices is not None and value not in setting.choices:
         remedy = suggest.accepted(given, setting.choices, "accepted values")
         raise BadValueError(f"{origin}: unsupported value {given!r}", remedy)
     return value

@@ -7,7 +7,7 @@ variables that is set and not empty, else from its default.
 
 from __future__ import annotations
 
-from amphora_mkimage import proxies
+from amphora_mkimage import kernel_arguments, proxies
 from amphora_mkimage.setting import Setting, Value, Variable, find, parse_bool
 
 ARCHITECTURES = ("amd64", "x86_64", "i386", "armhf", "arm64", "aarch64", "ppc64le")
@@ -21,8 +21,8 @@ BASES = (
     "rocky",
     "rhel",
 )
-#: Known of diskimage-create.sh, and refused.
-NOT_YET = ("centos-minimal",)
+#: Octavia's script takes either for the other.
+SAME_BASES = {"centos-minimal": "centos"}
 BACKENDS = ("haproxy",)
 GUESTS = ("auto", "namespace", "appliance")
 IMAGE_TYPES = ("qcow2", "raw", "vhd", "tar")
@@ -45,7 +45,13 @@ SETTINGS: tuple[Setting, ...] = (
         ARCHITECTURES,
     ),
     Setting(
-        "backend", "load balancer in the image", ("-b", "--backend"), _env("AMP_BACKEND"), "NAME", "haproxy", BACKENDS
+        "backend",
+        "load balancer in the image",
+        ("-b", "--backend"),
+        (Variable("AMP_BACKEND", words={"haproxy-octavia": "haproxy"}),),
+        "NAME",
+        "haproxy",
+        BACKENDS,
     ),
     Setting(
         "cache_dir",
@@ -75,7 +81,10 @@ SETTINGS: tuple[Setting, ...] = (
         "no_tmpfs",
         "build on disk, under the working directory, not in memory",
         ("-f", "--no-tmpfs"),
-        _env("AMP_DISABLE_TMP_FS"),
+        (
+            Variable("AMP_DISABLE_TMP_FS", words={"--no-tmpfs": True}),
+            Variable("DIB_NO_TMPFS", beside=True),
+        ),
         parse=parse_bool,
         default=False,
     ),
@@ -83,11 +92,18 @@ SETTINGS: tuple[Setting, ...] = (
         "agent_ref",
         "branch, tag or commit of the amphora agent and of octavia-lib (default: the released octavia)",
         ("-g", "--agent-ref"),
-        _env("DIB_REPOREF_amphora_agent"),
+        (Variable("DIB_REPOREF_amphora_agent", beside=True),),
         "REF",
     ),
     Setting(
-        "base_os", "base system", ("-i", "--base-os"), _env("AMP_BASEOS"), "NAME", "ubuntu", BASES, refused=NOT_YET
+        "base_os",
+        "base system",
+        ("-i", "--base-os"),
+        (Variable("AMP_BASEOS", words={"rocky-container": "rocky"}),),
+        "NAME",
+        "ubuntu",
+        BASES,
+        parse=lambda text: SAME_BASES.get(text, text),
     ),
     Setting(
         "kernel_package",
@@ -95,6 +111,14 @@ SETTINGS: tuple[Setting, ...] = (
         ("-k", "--kernel"),
         _env("AMP_KERNEL", "DIB_UBUNTU_KERNEL"),
         "PACKAGE",
+    ),
+    Setting(
+        "kernel_args",
+        "add an argument to the kernel's command line; may be given several times",
+        ("--kernel-arg",),
+        (),
+        "ARG",
+        repeated=True,
     ),
     Setting("log_file", "keep the full log in FILE", ("-l", "--log-file"), (), "FILE"),
     Setting(
@@ -109,7 +133,7 @@ SETTINGS: tuple[Setting, ...] = (
         "no_ssh",
         "leave the SSH server out",
         ("-n", "--no-ssh"),
-        (Variable("AMP_DISABLE_SSHD"), Variable("DIB_OCTAVIA_AMP_USE_SSH", inverted=True)),
+        (Variable("AMP_DISABLE_SSHD"), Variable("DIB_OCTAVIA_AMP_USE_SSH", inverted=True, beside=True)),
         parse=parse_bool,
         default=False,
     ),
@@ -126,7 +150,10 @@ SETTINGS: tuple[Setting, ...] = (
         "agent_packages",
         "install the agent from the distribution's packages",
         ("-p", "--agent-from-packages"),
-        _env("AMP_PACKAGE_INSTALL"),
+        (
+            Variable("AMP_PACKAGE_INSTALL"),
+            Variable("DIB_INSTALLTYPE_amphora_agent", beside=True, words={"package": True, "source": False}),
+        ),
         parse=parse_bool,
         default=False,
     ),
@@ -291,6 +318,14 @@ SETTINGS: tuple[Setting, ...] = (
         _env("DIB_REPOLOCATION_upper_constraints"),
         "URL",
     ),
+    Setting(
+        "default_cmdline",
+        "kernel arguments in place of diskimage-builder's defaults; what an amphora needs stays",
+        (),
+        _env("DIB_BOOTLOADER_DEFAULT_CMDLINE"),
+        "ARGS",
+        " ".join(kernel_arguments.DEFAULTS),
+    ),
     Setting("datasources", "cloud-init data sources", (), _env("CLOUD_INIT_DATASOURCES"), "LIST", "ConfigDrive"),
     Setting(
         "nftables",
@@ -333,7 +368,15 @@ SETTINGS: tuple[Setting, ...] = (
         "elements",
         "replace the element list",
         (),
-        _env("DIB_ELEMENTS", "AMP_element_sequence"),
+        _env("DIB_ELEMENTS"),
+        "LIST",
+        later=_ELEMENTS,
+    ),
+    Setting(
+        "first_elements",
+        "elements that the list begins with; the script's default, `base vm`, is accepted",
+        (),
+        (Variable("AMP_element_sequence", words={"base vm": False}),),
         "LIST",
         later=_ELEMENTS,
     ),

@@ -12,7 +12,7 @@ _amphora_mkimage() {
         check) options="-h --help --json --launch" operand= ;;
         verify) options="-h --help --manifest --size --root-password --json --all" operand=yes ;;
         boot) options="-h --help --arch --uefi --haproxy-config --network --timeout --memory --json --console" operand=yes ;;
-        *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages --no-agent --octavia -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --json --dated-mirror --insecure --guest -v --version" operand= ;;
+        *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel --kernel-arg -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages --no-agent --octavia -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --json --dated-mirror --insecure --guest -v --version" operand= ;;
     esac
     COMPREPLY=()
     case "${COMP_WORDS[1]} $previous" in
@@ -27,10 +27,11 @@ _amphora_mkimage() {
         *' -a'|*' --arch') _amphora_mkimage_words "amd64 x86_64 i386 armhf arm64 aarch64 ppc64le" "$word" ""; return ;;
         *' -b'|*' --backend') _amphora_mkimage_words "haproxy" "$word" ""; return ;;
         *' -c'|*' --cache-dir') _amphora_mkimage_files -d "$word"; return ;;
-        *' -d'|*' --release') _amphora_mkimage_words "noble resolute bookworm trixie 44 45 10-stream 10" "$word" ""; return ;;
+        *' -d'|*' --release') _amphora_mkimage_words "jammy noble resolute bookworm trixie 44 45 9-stream 10-stream 9 10" "$word" ""; return ;;
         *' -g'|*' --agent-ref') :; return ;;
         *' -i'|*' --base-os') _amphora_mkimage_words "ubuntu ubuntu-minimal debian debian-minimal fedora centos rocky rhel" "$word" ""; return ;;
         *' -k'|*' --kernel') :; return ;;
+        *' --kernel-arg') :; return ;;
         *' -l'|*' --log-file') _amphora_mkimage_files -f "$word"; return ;;
         *' -o'|*' --output') _amphora_mkimage_files -f "$word"; return ;;
         *' --octavia') :; return ;;

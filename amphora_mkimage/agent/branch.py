@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from amphora_mkimage.agent import refs
 from amphora_mkimage.errors import BadValueError
 from amphora_mkimage.fetch.publication import Location
 from amphora_mkimage.setting import Value
@@ -21,8 +22,6 @@ _CONSTRAINTS = "https://opendev.org/openstack/requirements/raw/branch/{}/upper-c
 _DEFAULT_REF = "master"
 #: What git-check-ref-format(1) allows, and less: no names that git reads as something else than a ref.
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]*")
-#: A full id, SHA-1 or SHA-256.
-COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 #: Settings that choose a branch, and those that only go with one.
 _CHOOSING = ("agent_ref", "agent_repository")
 _BESIDES = ("lib_repository", "lib_ref", "constraints")
@@ -33,8 +32,8 @@ class Checkout:
     """A repository, and what is wanted of it.
 
     :param project: "octavia" or "octavia-lib"
-    :param ref: branch, tag or full commit id
-    :param variable: that names another ref, for messages
+    :param ref: branch, tag, commit, HEAD or the full name of a ref
+    :param variable: flag or variable that names another ref, for messages
     """
 
     project: str
@@ -65,6 +64,14 @@ class Branch:
             "DIB_REPOLOCATION_upper_constraints": self.constraints,
         }
 
+    @property
+    def published(self) -> bool:
+        """Whether all of it is OpenStack's own, so that what is known of the branch holds."""
+        ref = refs.branch_of(self.agent.ref)
+        checkouts = ((self.agent, "octavia"), (self.lib, "octavia-lib"))
+        ours = all(each.repository.url == f"{_REPOSITORIES}/{name}" for each, name in checkouts)
+        return ours and self.lib.ref == ref and self.constraints.url == _CONSTRAINTS.format(ref)
+
     def __str__(self) -> str:
         lib = "" if self.lib.ref == self.agent.ref else f" {self.lib.ref}"
         return f"octavia {self.agent.ref} of {self.agent.repository.shown}, octavia-lib{lib} beside it"
@@ -94,15 +101,21 @@ def choose(values: Mapping[str, Value], warn: Callable[[str], None]) -> Branch |
                 warn(f"{values[name].origin} is unused: it goes with an agent of a branch (-g)")
         return None
     ref = _ref(values["agent_ref"]) or _DEFAULT_REF
-    lib_ref = _ref(values["lib_ref"]) or ref
-    if COMMIT.fullmatch(ref):
-        _require(values, f"{values['agent_ref'].origin}: what goes with a commit cannot be known")
+    name = refs.branch_of(ref)
+    lib_ref = _ref(values["lib_ref"]) or name
+    if not name:
+        _require(values, f"{values['agent_ref'].origin}: what goes with {ref} cannot be known")
     branch = Branch(
-        Checkout("octavia", _repository(values["agent_repository"], "octavia"), ref, "-g"),
+        Checkout(
+            "octavia",
+            _repository(values["agent_repository"], "octavia"),
+            ref,
+            _named(values["agent_ref"], "-g"),
+        ),
         Checkout(
             "octavia-lib", _repository(values["lib_repository"], "octavia-lib"), lib_ref, "DIB_REPOREF_octavia_lib"
         ),
-        _constraints(values["constraints"], ref),
+        _constraints(values["constraints"], name),
         bool(values["insecure"].value),
     )
     for variable, location in branch.locations.items():
@@ -112,12 +125,16 @@ def choose(values: Mapping[str, Value], warn: Callable[[str], None]) -> Branch |
     return branch
 
 
+def _named(value: Value, otherwise: str) -> str:
+    return value.origin if value.said else otherwise
+
+
 def _require(values: Mapping[str, Value], what: str) -> None:
     """Refuse a commit whose octavia-lib or constraints are not named: those of a branch would be guessed."""
     unsaid = [BY_NAME[name] for name in ("lib_ref", "constraints") if not values[name].value]
     missing = [setting.variables[0].name for setting in unsaid]
     if missing:
-        raise BadValueError(what, f"set {' and '.join(missing)}")
+        raise BadValueError(what, f"set {' and '.join(missing)}; Octavia's script would take master's")
 
 
 def _ref(value: Value) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -29,8 +29,11 @@ _COMPILER_OPTIONAL = frozenset(
 #: Never got wheels for Python 3.11 and later, and is in Debian and Ubuntu as it is on PyPI; constraints until 2024.1
 #: have it. By project: the Debian package.
 OF_DISTRIBUTION = {"netifaces": "python3-netifaces"}
+#: Sources ask for it to be built; setuptools has it in itself since 70.1. Its newest wants a packaging that is newer
+#: than old constraints have.
+_IN_SETUPTOOLS = frozenset(("wheel",))
 _LACKING = re.compile(r"No matching distribution found for ([A-Za-z0-9][A-Za-z0-9._-]*)")
-_OTHER_PYTHON = "take a release with an older Python (-d), another branch, or constraints with a newer version of it"
+_ELSE = "another branch, or constraints with a newer version of it (DIB_REPOLOCATION_upper_constraints)"
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,24 @@ class Target:
     :param python: version of the image's Python, "3.13"
     :param arch: dpkg's name of the image's architecture
     :param debian: the image is Debian's or Ubuntu's, whose packages may stand in for what needs a compiler
+    :param releases: of the same base, with their Pythons, for messages
     """
 
     python: str
     arch: str
     debian: bool
+    releases: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def named(self, fits: Callable[[str], bool]) -> str:
+        """Name the releases of the base whose Python will do, as arguments; "" when there are none."""
+        return " or ".join(f"-d {name}" for name, python in self.releases.items() if fits(python))
+
+    @property
+    def older(self) -> str:
+        """Say what to do where a project has nothing for this Python, but may have it for an older one."""
+        names = self.named(lambda python: _minor(python) < _minor(self.python))
+        first = f"try an older Python: {names}; or" if names else "no release here has an older Python: take"
+        return f"{first} {_ELSE}"
 
 
 class Closure:
@@ -96,7 +112,7 @@ class Closure:
             seen.add((name, extra))
             project = self._projects[name]
             for requirement in (*project.requires, *project.builds):
-                if self._applies(requirement, extra):
+                if self._applies(requirement, extra) and canonical(requirement.name) not in _IN_SETUPTOOLS:
                     other = canonical(requirement.name)
                     by = wanted.setdefault(other, {})
                     by[name] = by.get(name, SpecifierSet()) & requirement.specifier
@@ -140,12 +156,12 @@ class Closure:
         project = self._projects[name] = read_source(self._directory / package.file)
         what = f"{name} {package.version} has no wheel for Python {self._target.python} on {self._target.arch}"
         if not project.python.contains(f"{self._target.python}.0"):
-            raise MkimageError(f"{what}: it is for Python {project.python}", _OTHER_PYTHON)
+            raise MkimageError(f"{what}: it is for Python {project.python}", self._target.older)
         if project.native and self._target.debian and name in OF_DISTRIBUTION:
             del self.packages[name]
             self.modules.append(name)
         elif project.native and name not in _COMPILER_OPTIONAL:
-            raise MkimageError(f"{what}, and needs a compiler ({project.native})", _OTHER_PYTHON)
+            raise MkimageError(f"{what}, and needs a compiler ({project.native})", self._target.older)
 
     def _download(self, lines: Sequence[str], *, source: bool) -> None:
         target = self._target
@@ -171,6 +187,10 @@ class Closure:
                         f"{who} wants {name}{specifier}, and there is {version}",
                         "name this branch's constraints (DIB_REPOLOCATION_upper_constraints), or another octavia-lib",
                     )
+
+
+def _minor(python: str) -> int:
+    return int(python.split(".")[1])
 
 
 def _lacking(error: MkimageError) -> str:

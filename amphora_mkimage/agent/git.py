@@ -10,21 +10,26 @@ import gzip
 import io
 import os
 import re
+import shlex
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
 from amphora_mkimage import process, proxies, trouble
-from amphora_mkimage.agent.branch import COMMIT, Checkout
+from amphora_mkimage.agent import refs
+from amphora_mkimage.agent.branch import Checkout
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import HostError, MkimageError
 from amphora_mkimage.fetch import transport
 from amphora_mkimage.proxies import Proxies
 
 _ASKPASS = Path(__file__).with_name("files") / "git-askpass"
+#: What git says of a repository that is somebody else's (git-config(1), safe.directory).
+_DUBIOUS = re.compile(r"dubious ownership in repository at '([^']+)'")
+_OF_OTHERS = "the clone belongs to another user"
 _NETWORK = "check the network, the proxy variables and {}"
 
 
@@ -48,26 +53,61 @@ class Found:
 
 
 def find(checkout: Checkout, console: Console) -> Found:
-    """Ask a repository which commit a branch or tag is; a branch goes before a tag of the same name.
+    """Ask a repository which commit a branch, a tag or another ref is.
 
     :raises MkimageError: it does not answer, or has no such ref
     """
-    if COMMIT.fullmatch(checkout.ref):
-        return Found(checkout, checkout.ref, checkout.ref)
-    output = _git(checkout, console, "ls-remote", "--quiet", "--heads", "--tags", "--", checkout.repository.url)
-    refs = {
-        match[2]: match[1] for line in output.splitlines() if (match := re.fullmatch(r"([0-9a-f]+)\s+(refs/\S+)", line))
-    }
-    for name in (f"refs/heads/{checkout.ref}", f"refs/tags/{checkout.ref}^{{}}", f"refs/tags/{checkout.ref}"):
-        if name in refs:
-            return Found(checkout, name.removesuffix("^{}"), refs[name])
-    last = checkout.ref.rpartition("/")[2]
-    names = {name.split("/", 2)[2] for name in refs if not name.endswith("^{}")}
-    similar = sorted(name for name in names if last and last in name)[:5]
+    ref, here = checkout.ref, checkout.repository.path
+    if refs.COMMIT.fullmatch(ref):
+        return Found(checkout, ref, ref)
+    listed = _listed(checkout, console)
+    name = refs.match(ref, listed)
+    if name:
+        return Found(checkout, name.removesuffix("^{}"), listed[name])
+    if here is not None and refs.SHORT.fullmatch(ref):
+        commit = _long(checkout, console)
+        return Found(checkout, commit, commit)
     raise MkimageError(
-        f"{checkout.project} has no branch or tag {checkout.ref} ({checkout.repository.shown})",
-        f"it has {', '.join(similar)}: name it with {checkout.variable}" if similar else f"correct {checkout.variable}",
+        f"{checkout.project} has no branch or tag {ref} ({checkout.repository.shown})",
+        _meant(checkout, refs.similar(ref, listed)),
     )
+
+
+def _listed(checkout: Checkout, console: Console) -> dict[str, str]:
+    """Return ids by the full names of refs: all of a clone, of a server branches and tags, or just what is wanted.
+
+    A server of Gerrit's has a ref for each version of each change.
+    """
+    words = [] if checkout.repository.path is not None else ["--heads", "--tags"]
+    url = ["--", checkout.repository.url]
+    if refs.is_exact(checkout.ref):
+        words, url = [], [*url, checkout.ref]
+    output = _git(checkout, console, "ls-remote", "--quiet", *words, *url)
+    lines = (re.fullmatch(r"([0-9a-f]+)\s+(HEAD|refs/\S+)", line) for line in output.splitlines())
+    return {found[2]: found[1] for found in lines if found}
+
+
+def _long(checkout: Checkout, console: Console) -> str:
+    """Return the full id of a commit of a clone.
+
+    :raises MkimageError: there is none, or several begin like that
+    """
+    try:
+        place = ["-C", os.fspath(checkout.repository.path or "")]
+        return _git(checkout, console, *place, "rev-parse", "--verify", f"{checkout.ref}^{{commit}}").strip()
+    except MkimageError as error:
+        if error.what.endswith(_OF_OTHERS):
+            raise
+        what = f"{checkout.project} has no branch, tag or commit {checkout.ref} ({checkout.repository.shown})"
+        raise MkimageError(what, f"correct {checkout.variable}", tail=error.tail) from error
+
+
+def _meant(checkout: Checkout, names: Sequence[str]) -> str:
+    if names:
+        return f"it has {', '.join(names)}: name it with {checkout.variable}"
+    if refs.SHORT.fullmatch(checkout.ref):
+        return f"give all 40 digits of a commit with {checkout.variable}: only a clone knows abbreviations"
+    return f"correct {checkout.variable}"
 
 
 def fetch(found: Found, directory: Path, console: Console) -> tuple[Path, str]:
@@ -157,7 +197,8 @@ def _describe(found: Found, place: list[str], console: Console) -> str:
 def _git(checkout: Checkout, console: Console, *words: str) -> str:
     where = checkout.repository.shown
     variable = f"DIB_REPOLOCATION_{'amphora_agent' if checkout.project == 'octavia' else 'octavia_lib'}"
-    options = ["-c", "gc.auto=0", "-c", "protocol.version=2"]
+    # Not where the user stands: the configuration of a repository there has nothing to say (git-config(1), insteadOf).
+    options = ["-C", "/", "-c", "gc.auto=0", "-c", "protocol.version=2"]
     if checkout.repository.login is not None:
         # Helpers of the user's would be asked before us, and would keep what we answer (gitcredentials(7)).
         options += ["-c", "credential.helper="]
@@ -174,8 +215,13 @@ def _git(checkout: Checkout, console: Console, *words: str) -> str:
     except HostError as error:
         raise HostError(error.what, "install the package git") from error
     except MkimageError as error:
-        error.remedy = trouble.remedy("\n".join(error.tail), variable, other=error.remedy)
-        raise
+        owned = next(filter(None, (_DUBIOUS.search(line) for line in error.tail)), None)
+        if owned is None:
+            error.remedy = trouble.remedy("\n".join(error.tail), variable, other=error.remedy)
+            raise
+        what = f"cannot fetch {checkout.project} from {where}: {_OF_OTHERS}"
+        allow = f"git config --global --add safe.directory {shlex.quote(owned[1])}"
+        raise MkimageError(what, f"build as its owner, or trust it: {allow}", tail=error.tail) from error
 
 
 def environment(checkout: Checkout, environ: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,8 @@ UNUSED = frozenset(
 )
 #: Installs the others, and is not installed itself.
 INSTALLER = "pip"
+#: Versions of Python that the released agent is for, and that the lock has wheels for.
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _WHEEL = re.compile(r"(?P<name>[^-]+)-(?P<version>[^-]+)(-\d[^-]*)?-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>.+)")
 _SOURCE = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.(tar\.gz|zip)")
 #: Projects that publish no wheel; pure Python, built in the image with setuptools and pbr, which are there too.
@@ -84,6 +86,27 @@ class Package:
         if match is None:
             raise MkimageError(f"the agent's lock file has a file of no known kind: {self.file}")
         return match
+
+
+#: The last pip that runs on Python 3.9; the locked one needs 3.10.
+_OLD_INSTALLER = Package(
+    "bdb1b08f4274833d62c1aa29e20907365a2ceb950410df15fc9521bad440122b", "pip-26.0.1-py3-none-any.whl"
+)
+
+
+def installer(python: str) -> Package:
+    """Return the pip that installs an agent for a Python.
+
+    :param python: "3.13"
+    """
+    if int(python.split(".")[1]) < 10:
+        return _OLD_INSTALLER
+    return next(package for package in read() if package.name == INSTALLER)
+
+
+def octavia() -> str:
+    """Return the version of octavia that is locked."""
+    return next(package.version for package in read() if package.name == "octavia")
 
 
 def _minor(tag: str) -> int:

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from amphora_mkimage import process
 from amphora_mkimage.agent.download import download
-from amphora_mkimage.agent.lock import INSTALLER, LOCK, WITHOUT_WHEEL, Package
+from amphora_mkimage.agent.lock import INSTALLER, LOCK, PYTHONS, WITHOUT_WHEEL, Package
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
 
-_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 _ARCHITECTURES = ("amd64", "arm64")
 #: octavia's wheel forgets pyroute2, which its source distribution asks for (seen in 19.0.0).
 _BESIDES = ("pyroute2", INSTALLER)
@@ -43,7 +42,7 @@ def main() -> int:
         print(error.what, *error.tail, sep="\n", file=sys.stderr)  # noqa: T201 (a command of its own)
         return int(error.status)
     header = _HEADER.format(
-        version=arguments.version, pythons=", ".join(_PYTHONS), architectures=", ".join(_ARCHITECTURES)
+        version=arguments.version, pythons=", ".join(PYTHONS), architectures=", ".join(_ARCHITECTURES)
     )
     lines = [f"{package.sha256}  {package.file}\n" for package in files]
     LOCK.write_text(header + "".join(lines), encoding="ascii")
@@ -56,16 +55,16 @@ def _collect(version: str, constraints: Path, place: Path, console: Console) -> 
     kept = [line for line in constraints.read_text().splitlines() if not line.lower().startswith("octavia=")]
     (place / "constraints.txt").write_text("".join(f"{line}\n" for line in kept))
     (place / "wanted.in").write_text("".join(f"{line}\n" for line in (f"octavia=={version}", *_BESIDES)))
-    pins = sorted({pin for python in _PYTHONS for pin in _resolve(python, place, console)})
+    pins = sorted({pin for python in PYTHONS for pin in _resolve(python, place, console)})
     sources = [pin for pin in pins if pin.partition("==")[0] in WITHOUT_WHEEL]
     wheels = [pin for pin in pins if pin not in sources]
     files = place / "files"
     files.mkdir()
     for arch in _ARCHITECTURES:
-        for python in _PYTHONS:
+        for python in PYTHONS:
             with console.step(f"Python {python} on {arch}"):
                 download(wheels, files, python, arch, console, source=False, hashes=False)
-    download(sources, files, _PYTHONS[0], _ARCHITECTURES[0], console, source=True, hashes=False)
+    download(sources, files, PYTHONS[0], _ARCHITECTURES[0], console, source=True, hashes=False)
     (files / "requirements.txt").unlink()
     found = [Package(hashlib.sha256(path.read_bytes()).hexdigest(), path.name) for path in files.iterdir()]
     return sorted(found, key=lambda package: (package.name, package.file))

@@ -18,7 +18,7 @@ from amphora_mkimage.agent.closure import OF_DISTRIBUTION, Closure, Target
 from amphora_mkimage.agent.constraints import Constraints
 from amphora_mkimage.agent.git import Found
 from amphora_mkimage.agent.install import Agent, Origin
-from amphora_mkimage.agent.lock import INSTALLER, Package
+from amphora_mkimage.agent.lock import Package
 from amphora_mkimage.agent.project import Project
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
@@ -72,8 +72,8 @@ def resolve(branch: Branch, target: Target, store: Store, console: Console) -> A
         with guardian.temporary() as place:
             collected = _collect(found, limits, target, place, store, console)
         store.remember(key, str(collected).encode())
-    installer = [package for package in lock.read() if package.name == INSTALLER]
-    return Agent(target.python, (*collected.packages, *installer), _origin(found, limits), collected.modules)
+    packages = (*collected.packages, lock.installer(target.python))
+    return Agent(target.python, packages, _origin(found, limits), collected.modules)
 
 
 def _key(found: Sequence[Found], limits: Constraints, target: Target) -> str:
@@ -102,7 +102,7 @@ def _collect(
         for one in found:
             archive, number = git.fetch(one, place / one.checkout.project, console)
             read = project.read_checkout(archive, one.checkout.project)
-            _check(read, one, target.python)
+            _check(read, one, target)
             paths.append(git.make_source(one.checkout.project, number, archive, files))
             roots[one.checkout.project] = read
             versions[one.checkout.project] = "" if number == "0.0.0" else number
@@ -120,14 +120,16 @@ def _own() -> Project:
     return Project("amphora-mkimage", requires=project.requirements(_ALWAYS, "this program"))
 
 
-def _check(read: Project, found: Found, python: str) -> None:
+def _check(read: Project, found: Found, target: Target) -> None:
     where = found.checkout
     if project.canonical(read.name) != where.project:
         raise MkimageError(f"{where.repository.shown} is {read.name} and not {where.project}", "correct the repository")
-    if not read.python.contains(f"{python}.0"):
+    if not read.python.contains(f"{target.python}.0"):
+        names = target.named(lambda python: read.python.contains(f"{python}.0"))
+        other = names or "another base (-i): no release of this one will do"
         raise MkimageError(
-            f"{where.project} {where.ref} is for Python {read.python}, and the image has {python}",
-            "take another branch (-g), or a release with another Python (-d)",
+            f"{where.project} {where.ref} is for Python {read.python}, and the image has {target.python}",
+            f"take another branch ({where.variable}), or {other}",
         )
 
 

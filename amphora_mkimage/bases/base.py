@@ -12,7 +12,7 @@ class Release:
 
     :param codename: its suite in the archive
     :param suites: name patterns of all suites that a complete system takes; ``{}`` is the codename; of apt bases
-    :param refused: why no amphora can be made of it, or ""
+    :param refused: why no amphora is made of it, whatever the agent, or ""
     :param lacks: what it lacks that other releases have, by architecture
     :param python: version of its Python, for which the amphora agent is fetched before the image is there
     :param processor: level of x86-64 that its programs need (:mod:`amphora_mkimage.guest.processor`), or ""

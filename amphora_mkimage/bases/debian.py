@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from amphora_mkimage.bases.base import Base, Release
 
-_PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
+#: Whatever the agent: nobody mends what is found in it.
+_ENDED = "Debian mends no security faults in it any more"
 #: Debian 13's release notes, "Reduced support for i386".
 _NO_KERNEL = "its i386 has neither kernel nor boot loader any more; Debian 12 is the last that starts on such machines"
 #: The agent runs /sbin/dhclient on ports without fixed addresses, and so does ifupdown on the management card.
@@ -19,8 +20,8 @@ DEBIAN_MINIMAL = Base(
     distribution="debian",
     default_release="trixie",
     releases={
-        "buster": Release("buster", _ALL, refused=_PYTHON_TOO_OLD),
-        "bullseye": Release("bullseye", _ALL, refused=_PYTHON_TOO_OLD),
+        "buster": Release("buster", _ALL, refused=_ENDED, python="3.7"),
+        "bullseye": Release("bullseye", _ALL, refused=_ENDED, python="3.9"),
         "bookworm": Release("bookworm", _ALL, python="3.11"),
         "trixie": Release("trixie", _ALL, lacks={"i386": _NO_KERNEL}, python="3.13"),
         "forky": Release("forky", _ALL, refused=_NO_DHCLIENT),

@@ -145,8 +145,9 @@ def _centos(release: str) -> Publication:
     )
 
 
+#: "Rocky Enterprise Software Foundation - Release key 2022 <releng@rockylinux.org>", and
 #: "Release Engineering (Rocky Linux 10) <releng@rockylinux.org>".
-_ROCKY_KEYS = {"10": "FC226859C0860BF0DDB95B085B106C736FEDFC85"}
+_ROCKY_KEYS = {"9": "21CB256AE16FC54C6E652949702D426D350D275D", "10": "FC226859C0860BF0DDB95B085B106C736FEDFC85"}
 
 
 def _rocky(release: str) -> Publication:
@@ -169,10 +170,11 @@ def _rocky(release: str) -> Publication:
     )
 
 
+_UBUNTU_VERSIONS = {"jammy": "22.04", "noble": "24.04", "resolute": "26.04"}
 PUBLISHED: dict[str, Series] = {
-    "ubuntu": Series(_DEBIAN, {"noble": _ubuntu("noble", "24.04"), "resolute": _ubuntu("resolute", "26.04")}, "noble"),
+    "ubuntu": Series(_DEBIAN, {name: _ubuntu(name, version) for name, version in _UBUNTU_VERSIONS.items()}, "noble"),
     "debian": Series(_DEBIAN, {"trixie": _debian("trixie", "13"), "bookworm": _debian("bookworm", "12")}, "trixie"),
     "fedora": Series(_GNU, {release: _fedora(release) for release in _FEDORA_KEYS}, "44"),
-    "centos": Series(_GNU, {"10-stream": _centos("10")}, "10-stream"),
+    "centos": Series(_GNU, {"9-stream": _centos("9"), "10-stream": _centos("10")}, "10-stream"),
     "rocky": Series(_GNU, {release: _rocky(release) for release in _ROCKY_KEYS}, "10"),
 }

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from amphora_mkimage.bases.base import Base, Release
 from amphora_mkimage.bases.published import PUBLISHED
 
-#: Red Hat Enterprise Linux 9 and what is built from it have Python 3.9 at /usr/bin/python3.
-_PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
 #: What a disk needs for both firmwares; grub2-pc brings the modules of the one for a BIOS.
 _BOOTLOADER = {"amd64": ("grub2-pc", "grub2-efi-x64", "shim-x64")}
 
 
 #: /usr/bin/python3 of each release.
-_PYTHONS = {"44": "3.14", "45": "3.14", "10": "3.12", "10-stream": "3.12"}
+_PYTHONS = {"44": "3.14", "45": "3.14", "9": "3.9", "9-stream": "3.9", "10": "3.12", "10-stream": "3.12"}
 
 
 #: Red Hat Enterprise Linux 10 and what is built from it are compiled for it.
@@ -41,15 +39,14 @@ def _base(name: str, default: str, releases: Mapping[str, Release], vendor: str 
     )
 
 
-def _of_series(name: str, *refused: str) -> Base:
-    """Give a base that has the releases which are published, and those that are refused."""
+def _of_series(name: str) -> Base:
+    """Return a base that has the releases which are published."""
     series = PUBLISHED[name]
-    old = {release: Release(release, refused=_PYTHON_TOO_OLD) for release in refused}
-    return _base(name, series.default, old | {release: _release(release) for release in series.releases})
+    return _base(name, series.default, {release: _release(release) for release in series.releases})
 
 
 FEDORA = _of_series("fedora")
-CENTOS = _of_series("centos", "9-stream")
-ROCKY = _of_series("rocky", "9")
+CENTOS = _of_series("centos")
+ROCKY = _of_series("rocky")
 #: Nothing of it is published without a subscription: the image is the user's own.
-RHEL = _base("rhel", "10", {"9": Release("9", refused=_PYTHON_TOO_OLD), "10": _release("10")}, vendor="redhat")
+RHEL = _base("rhel", "10", {"9": _release("9"), "10": _release("10")}, vendor="redhat")

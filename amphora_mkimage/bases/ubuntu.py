@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from amphora_mkimage.bases.base import Base, Release
 
-_PYTHON_TOO_OLD = "its Python is older than 3.11, which the amphora agent needs"
+#: Whatever the agent: nobody mends what is found in it, but for subscribers.
+_ENDED = "Ubuntu mends no security faults in it any more without a subscription"
 _ALL = ("{}", "{}-updates", "{}-security")
 
 UBUNTU_MINIMAL = Base(
@@ -12,8 +13,8 @@ UBUNTU_MINIMAL = Base(
     distribution="ubuntu",
     default_release="noble",
     releases={
-        "focal": Release("focal", _ALL, refused=_PYTHON_TOO_OLD),
-        "jammy": Release("jammy", _ALL, refused=_PYTHON_TOO_OLD),
+        "focal": Release("focal", _ALL, refused=_ENDED, python="3.8"),
+        "jammy": Release("jammy", _ALL, python="3.10"),
         "noble": Release("noble", _ALL, python="3.12"),
         "resolute": Release("resolute", _ALL, python="3.14"),
     },

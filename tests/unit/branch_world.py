@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +49,8 @@ native===1.0;python_version>='3.13'
 native===0.1;python_version<'3.13'
 octavia-lib===2.0
 """
+#: Releases of a base, with their Pythons.
+DEBIAN_PYTHONS = {"bookworm": "3.11", "trixie": "3.13", "forky": "3.14"}
 FETCHED = {
     "WSME-0.12.tar.gz",
     "native-1.0-cp313-cp313-manylinux2014_x86_64.whl",
@@ -80,15 +82,17 @@ class World:
     def ran(self) -> Path:
         return self.place / "ran"
 
-    def resolve(self, ref: str = BRANCH, *, debian: bool = True) -> Agent:
-        branch = make("-g", ref, **self.environ).branch
+    def resolve(self, ref: str = BRANCH, *, debian: bool = True, releases: Mapping[str, str] = DEBIAN_PYTHONS) -> Agent:
+        branch = make(*(("-g", ref) if ref else ()), **self.environ).branch
         assert branch is not None
-        target = resolve.Target("3.13", "amd64", debian)
+        target = resolve.Target("3.13", "amd64", debian, releases)
         return resolve.resolve(branch, target, self.store, Console(io.StringIO(), self.log))
 
-    def fails(self, ref: str = BRANCH, *, debian: bool = True) -> MkimageError:
+    def fails(
+        self, ref: str = BRANCH, *, debian: bool = True, releases: Mapping[str, str] = DEBIAN_PYTHONS
+    ) -> MkimageError:
         with pytest.raises(MkimageError) as caught:
-            self.resolve(ref, debian=debian)
+            self.resolve(ref, debian=debian, releases=releases)
         assert caught.value.status == 1
         assert len(caught.value.what.splitlines()) == 1
         assert not self.ran.exists()

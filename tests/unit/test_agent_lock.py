@@ -10,7 +10,7 @@ from amphora_mkimage.bases import BASES
 from amphora_mkimage.errors import BadValueError
 
 ARCHITECTURES = ("amd64", "arm64")
-PYTHONS = sorted({release.python for base in BASES.values() for release in base.releases.values() if release.python})
+PYTHONS = lock.PYTHONS
 
 
 def test_every_release_that_is_not_refused_says_its_python() -> None:

@@ -19,6 +19,9 @@ REAL = {
     ("debian", "bookworm"): "debian-12-genericcloud-{}.qcow2",
     ("fedora", "44"): "Fedora-Cloud-Base-Generic-44-1.7.{}.qcow2",
     ("fedora", "45"): "Fedora-Cloud-Base-Generic-45-1.2.{}.qcow2",
+    ("ubuntu", "jammy"): "ubuntu-22.04-minimal-cloudimg-{}-root.tar.xz",
+    ("centos", "9-stream"): "CentOS-Stream-GenericCloud-9-20230116.0.{}.qcow2",
+    ("rocky", "9"): "Rocky-9-GenericCloud-Base-9.6-20250531.0.{}.qcow2",
     ("centos", "10-stream"): "CentOS-Stream-GenericCloud-10-20260818.0.{}.qcow2",
     ("rocky", "10"): "Rocky-10-GenericCloud-Base-10.2-20260525.0.{}.qcow2",
 }
@@ -52,7 +55,7 @@ def test_the_data_fits_real_names(distribution: str, release: str, arch: str, gn
 @pytest.mark.parametrize(
     ("distribution", "release", "arch", "told"),
     [
-        ("ubuntu", "jammy", "amd64", "known: noble"),
+        ("ubuntu", "focal", "amd64", "known: jammy, noble"),
         ("ubuntu", "noble", "i386", "known: amd64"),
         ("plan9", "4", "amd64", ""),
     ],

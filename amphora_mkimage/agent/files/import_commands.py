@@ -17,11 +17,13 @@ LATER = (
 )
 
 points = importlib.metadata.entry_points()
-commands = {point.name: point for point in points.select(group="console_scripts")}
+# Python 3.9 has a dictionary of them.
+select = points.select if hasattr(points, "select") else lambda group: points.get(group, ())
+commands = {point.name: point for point in select(group="console_scripts")}
 for name in sys.argv[1:]:
     commands[name].load()
 for group in LATER_GROUPS:
-    for point in points.select(group=group):
+    for point in select(group=group):
         point.load()
 for name in LATER:
     importlib.import_module(name)
