@@ -126,6 +126,8 @@ def install(guest: Guest, wanted: Sequence[str], removed: Sequence[str]) -> None
             *(f"{name}-" for name in removed),
         ]
     )
+    # What was pending in an image of one's own stays so where there is nothing to install.
+    guest.command(["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"])
     run_script(guest, "deferred")
     guest.rm_rf(_LINKS)
     guest.rm_f(_SETTINGS)
