@@ -105,7 +105,7 @@ def test_what_stays_and_what_goes(made: tuple[Path, str]) -> None:
         assert not any("amphora-mkimage" in name for name in names)
 
 
-def test_the_initramfs_waits_for_no_disk(made: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_initramfs_waits_for_no_disk(made: tuple[Path, str]) -> None:
     """It is made of what was there when packages were installed, so the files had to be gone before."""
     with tarfile.open(made[0].with_suffix(".tar")) as archive:
         (name,) = (name for name in archive.getnames() if name.startswith("./boot/initrd.img-"))
@@ -116,12 +116,10 @@ def test_the_initramfs_waits_for_no_disk(made: tuple[Path, str], tmp_path: Path)
     offset, kind = list(segments)[-1]
     assert kind == "zstd"
     unpacked = subprocess.run(["zstd", "-dc"], input=content[offset:], capture_output=True, check=True).stdout
-    argv = ["cpio", "-i", "--quiet", "--no-absolute-filenames", "conf/*", "*/modprobe.d/*", "*/virtio_scsi.ko*"]
-    subprocess.run(argv, input=unpacked, cwd=tmp_path, check=True, capture_output=True)
-    assert "RESUME=UUID" not in "".join(path.read_text() for path in (tmp_path / "conf").rglob("*") if path.is_file())
-    blocked = [path for path in tmp_path.rglob("modprobe.d/*") if "brd /bin/false" in path.read_text()]
-    assert blocked == []
-    assert list(tmp_path.rglob("virtio_scsi.ko*")), "MODULES=dep"
+    # A cpio archive has names and contents as they are.
+    assert b"RESUME=UUID" not in unpacked
+    assert b"install brd /bin/false" not in unpacked
+    assert b"virtio_scsi.ko" in unpacked, "MODULES=dep"
 
 
 @pytest.mark.slow
