@@ -261,7 +261,7 @@ class Session:
             return Death("the guest switched itself off")
         if ended:
             return Death(self.machine.ending())
-        # After a reset from outside SeaBIOS was seen to reset the machine four times by itself; that is not a loop.
+        # After a reset from outside SeaBIOS resets the machine by itself, up to four times; that is not a loop.
         if self._resets > RESETS and not self.outcome.restarts:
             return Death(f"the guest restarts in a loop ({self._resets} times so far)")
         if report.error:
