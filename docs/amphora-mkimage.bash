@@ -11,7 +11,7 @@ _amphora_mkimage() {
     case ${COMP_WORDS[1]} in
         check) options="-h --help --json --launch" operand= ;;
         verify) options="-h --help --manifest --size --root-password --json --all" operand=yes ;;
-        boot) options="-h --help --arch --uefi --haproxy-config --network --timeout --memory --json --console" operand=yes ;;
+        boot) options="-h --help --arch --uefi --haproxy-config --network --reboot --timeout --memory --json --console" operand=yes ;;
         *) options="-h --help -a --arch -b --backend -c --cache-dir -d --release -e --enforce-mac -f --no-tmpfs -g --agent-ref -i --base-os -k --kernel --kernel-arg -l --log-file -m --cpu-pinning -n --no-ssh -o --output -p --agent-from-packages --no-agent --octavia -r --root-password --root-password-file --root-password-hash -s --size -t --type -w --working-dir -x --trace -y --fips --dry-run --json --dated-mirror --insecure --guest -v --version" operand= ;;
     esac
     COMPREPLY=()

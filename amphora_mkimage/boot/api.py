@@ -17,10 +17,21 @@ from amphora_mkimage.boot.text import clean
 
 #: An emulated guest takes 45 s to start haproxy; Octavia's own default (rest_request_read_timeout) is 60.
 REQUEST_SECONDS = 240.0
+#: More for each GiB of the guest: HAProxy's TLS session cache is sized by it, and its unit fills one for `haproxy -c`
+#: before each start and reload, besides its own (2 times 5 s without emulation at 4 GiB).
+REQUEST_SECONDS_PER_GIB = 60.0
 PREFIX = "/1.0"
 
 _MAX_ANSWER = 1 << 20
 _MAX_MESSAGE = 400
+
+
+def request_seconds(memory: int) -> float:
+    """Return how long a request may take.
+
+    :param memory: of the guest, in MiB
+    """
+    return REQUEST_SECONDS + REQUEST_SECONDS_PER_GIB * max(0.0, memory / 1024 - 1)
 
 
 class AgentError(Exception):

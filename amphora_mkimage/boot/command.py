@@ -18,7 +18,7 @@ from amphora_mkimage.boot.machine import Drawing, Machine, image_architecture, i
 from amphora_mkimage.boot.management import NETWORKS, Kind, Management
 from amphora_mkimage.boot.session import Control, Session, be_the_controller
 from amphora_mkimage.console import Console
-from amphora_mkimage.errors import ExitStatus
+from amphora_mkimage.errors import ExitStatus, InterruptedBuildError
 
 #: Under emulation a boot takes one to four minutes on a quiet host.
 DEFAULT_TIMEOUT = 900.0
@@ -57,11 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " stateful (DHCPv6), dual (dhcp and slaac) (default: user)",
     )
     parser.add_argument(
+        "--reboot",
+        action="store_true",
+        help="also switch the guest off and on again, and then reset it, while it has a load balancer, which has to be"
+        " there again each time",
+    )
+    parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=_positive,
         default=DEFAULT_TIMEOUT,
-        help=f"give up after this time from power-on (default: {DEFAULT_TIMEOUT:.0f})",
+        help=f"give up after this time from power-on, and from each restart (default: {DEFAULT_TIMEOUT:.0f})",
     )
     parser.add_argument(
         "--memory",
@@ -121,7 +127,8 @@ def _boot(arguments: argparse.Namespace, plan: Plan, console: Console, control: 
     kind = machine_kind.firmware_kind(uefi=arguments.uefi)
     uefi = firmware.find(hardware=machine_kind) if kind == "uefi" else None
     chosen = accelerator.choose(console) if machine_kind.native else hardware.foreign(machine_kind)
-    console.note(f"booting {arguments.image} ({verdict.FIRMWARE[kind]}); {chosen}")
+    console.output(str(chosen), keep=False)
+    console.note(f"booting {arguments.image} ({verdict.FIRMWARE[kind]}, {_how(chosen)})")
     identity = agent.make_identity(directory, console)
     drive = directory / "config.iso"
     files = {config_drive.HAPROXY_CONFIG: plan.config, **identity.files(network)}
@@ -141,9 +148,12 @@ def _boot(arguments: argparse.Namespace, plan: Plan, console: Console, control: 
         link=plan.link,
     )
     machine = Machine(drawing, console)
+    session = Session(machine, network, arguments.timeout, console, stream=arguments.console, reboot=arguments.reboot)
     try:
-        session = Session(machine, network, arguments.timeout, console, stream=arguments.console)
         outcome = session.observe(identity, control)
+    except KeyboardInterrupt as interrupt:
+        what = f"interrupted {machine.seconds():.0f} s after power-on; the guest's serial console last said"
+        raise InterruptedBuildError(what, tail=session.last_lines() or ["(nothing)"]) from interrupt
     finally:
         machine.kill()
     result = verdict.Verdict(
@@ -155,8 +165,17 @@ def _boot(arguments: argparse.Namespace, plan: Plan, console: Console, control: 
         outcome=outcome,
         expected=verdict.expected_answer(arguments.haproxy_config),
         network=network,
+        reboot=arguments.reboot,
     )
     return _finish(result, drawing.console, as_json=arguments.json)
+
+
+def _how(chosen: accelerator.Accelerator) -> str:
+    """Say how the guest is run; what qemu printed when KVM was tried is for ``check``."""
+    if chosen.kvm:
+        return "KVM"
+    why, more, _ = chosen.reason.partition(": ")
+    return f"emulated: {why}{'; `amphora-mkimage check` shows why' if more else ''}"
 
 
 def _hardware(arguments: argparse.Namespace, image_format: str, directory: Path, console: Console) -> Hardware:

@@ -20,10 +20,14 @@ from amphora_mkimage.boot import haproxy, vip
 from amphora_mkimage.boot.api import PREFIX, AgentError, Client
 from amphora_mkimage.boot.config_drive import FILES
 from amphora_mkimage.boot.heartbeat import Heartbeat, Heartbeats, unwrap
+from amphora_mkimage.boot.restart import Power
 from amphora_mkimage.errors import MkimageError
 
 #: What the response header says before and after the reload.
 HEADER = "X-Amphora-Mkimage"
+#: The health monitor's domain name. Octavia renders one, and a version of HTTP, in this form since release 17; what
+#: controllers before that send is refused by HAProxy 3, whatever the image.
+DOMAIN = "member.amphora-mkimage.example"
 #: For what the amphora does by itself: the member's first check, a heartbeat, haproxy's new process.
 PATIENCE_SECONDS = 180.0
 #: The kernel may not have seen the plugged card yet. Octavia waits as long (connection_retry_interval).
@@ -42,6 +46,9 @@ class Host(Protocol):
 
     def in_background(self, work: Callable[[], T]) -> T:
         """Do something that takes long while the machine is being observed; raises what the work raises."""
+
+    def restart(self, power: Power, client: Client, mac: str) -> str:
+        """Start the guest anew; what was found when it was up again."""
 
     def follow(self, done: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is done; False when the guest died, or the time is over."""
@@ -79,7 +86,7 @@ class LoadBalancer:
         template = string.Template((FILES / "loadbalancer.cfg").read_text(encoding="utf-8"))
         ((member_address, port),) = network.members
         values = {"base_path": "/var/lib/octavia", "vip": network.vip, "member_address": f"{member_address}:{port}"}
-        return template.substitute(**vars(self), **values, header=HEADER, revision=revision).encode()
+        return template.substitute(**vars(self), **values, header=HEADER, revision=revision, domain=DOMAIN).encode()
 
 
 class Controller:
@@ -89,6 +96,7 @@ class Controller:
     :param heartbeats: of its management network
     :param announce: called with the name of each step when it begins
     :param also: clients of the same agent at its other addresses
+    :param reboot: have the guest restarted twice
     """
 
     def __init__(
@@ -98,8 +106,10 @@ class Controller:
         host: Host,
         announce: Callable[[str], None],
         also: Sequence[Client] = (),
+        *,
+        reboot: bool = False,
     ) -> None:
-        self.also = also
+        self.also, self.reboot = also, reboot
         self.client, self.heartbeats, self.host, self.announce = client, heartbeats, host, announce
         self.steps: list[Step] = []
         self.network = vip.Network()
@@ -108,7 +118,7 @@ class Controller:
 
     def run(self) -> list[Step]:
         """Do all steps, or all up to the first that fails."""
-        for name, work in (
+        steps: tuple[tuple[str, Callable[[], str]], ...] = (
             ("info", self._info),
             *([("other addresses", self._others)] if self.also else []),
             ("details", self._details),
@@ -119,8 +129,10 @@ class Controller:
             ("traffic", self._traffic),
             ("reload", self._reload),
             ("heartbeat", self._heartbeat),
+            *(([(power.value, functools.partial(self._restart, power)) for power in Power]) if self.reboot else []),
             ("delete", self._delete),
-        ):
+        )
+        for name, work in steps:
             self.announce(name)
             begin, detail, error = time.monotonic(), "", ""
             try:
@@ -244,6 +256,12 @@ class Controller:
         if found is None:
             raise AgentError(f"{seen} heartbeats came, none of which says that listener and member are up")
         return f"number {found.sequence}: listener OPEN, member UP; HMAC of {seen} right"
+
+    def _restart(self, power: Power) -> str:
+        """Whatever happens to the machine, the load balancer is there again without anybody's help."""
+        found = self.host.restart(power, self.client, self.network.mac)
+        self._traffic("2")
+        return f"{found} again, and the member through the VIP"
 
     def _delete(self) -> str:
         self._call("DELETE", f"/listeners/{self.balancer.load_balancer}")

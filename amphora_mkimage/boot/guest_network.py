@@ -26,10 +26,12 @@ class GuestNetwork:
     """Cards and routes of the guest.
 
     :param routes: what ``ip route`` prints, by IP version
+    :param namespace: MAC addresses of the cards in the agent's network namespace
     """
 
     cards: tuple[Card, ...]
     routes: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    namespace: tuple[str, ...] = ()
 
     def card(self) -> Card | None:
         """Return the card of the management network, if the guest has it."""

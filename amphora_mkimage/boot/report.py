@@ -155,6 +155,7 @@ def _network(report: GuestReport, event: Mapping[str, Any]) -> None:
     report.network = GuestNetwork(
         tuple(Card(_text(row, "name"), _text(row, "mac"), _number(row, "mtu")) for row in rows),
         {version: tuple(line.strip() for line in _texts(routes, f"ipv{version}")) for version in (4, 6)},
+        _texts(event, "namespace"),
     )
 
 

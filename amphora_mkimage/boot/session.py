@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from amphora_mkimage.boot import agent, death, haproxy, vip
-from amphora_mkimage.boot.api import AgentError, Client
+from amphora_mkimage.boot.api import AgentError, Client, request_seconds
 from amphora_mkimage.boot.controller import Controller, Step
 from amphora_mkimage.boot.death import Death
 from amphora_mkimage.boot.heartbeat import Capture, Received
 from amphora_mkimage.boot.machine import Machine
 from amphora_mkimage.boot.management import Management
 from amphora_mkimage.boot.report import GuestReport
+from amphora_mkimage.boot.restart import Power, restart
 from amphora_mkimage.boot.text import Follower
 from amphora_mkimage.console import Console
 from amphora_mkimage.errors import MkimageError
@@ -59,7 +60,13 @@ class Outcome:
     agent_error: str = ""
     unreachable: tuple[str, ...] = ()  #: why no controller can reach the guest; nothing is asked of it then
     steps: list[Step] = field(default_factory=list)  #: of the controller
+    restarts: list[GuestReport] = field(default_factory=list)  #: what the guest reported of each boot but the first
     tail: tuple[str, ...] = ()  #: last lines of the serial console
+
+    @property
+    def latest(self) -> GuestReport:
+        """The report of the last boot."""
+        return self.restarts[-1] if self.restarts else self.report
 
 
 class Session:
@@ -69,13 +76,21 @@ class Session:
     :param network: its management network
     :param timeout: seconds from power-on within which all must be done
     :param stream: show the serial console
+    :param reboot: restart the guest while its agent is driven
     """
 
     def __init__(
-        self, machine: Machine, network: Management, timeout: float, console: Console, *, stream: bool
+        self,
+        machine: Machine,
+        network: Management,
+        timeout: float,
+        console: Console,
+        *,
+        stream: bool,
+        reboot: bool = False,
     ) -> None:
-        self.machine, self.network, self.timeout = machine, network, timeout
-        self.console, self.stream = console, stream
+        self.machine, self.network, self.timeout, self._end_of_boot = machine, network, timeout, timeout
+        self.console, self.stream, self.reboot = console, stream, reboot
         self.outcome = Outcome()
         self._screen = Follower(machine.drawing.console)
         self._reports = Follower(machine.drawing.reports)
@@ -88,7 +103,8 @@ class Session:
         """Follow the boot to its end; then ask haproxy, or drive the agent where the image has one."""
         outcome, report = self.outcome, self.outcome.report
         version = self.network.subnets[0].version
-        client = Client(identity, self.machine.ports[version, agent.PORT])
+        seconds = request_seconds(self.machine.drawing.memory)
+        client = Client(identity, self.machine.ports[version, agent.PORT], seconds)
         with self.console.step("booting"):
             up = self._follow(lambda: report.started, self.timeout)
             if up and report.agent:
@@ -112,8 +128,12 @@ class Session:
             time.sleep(_LAST_WORDS_SECONDS)
             self._listen()
         outcome.timed_out = not outcome.death and not report.complete
-        outcome.tail = tuple(self._tail + ([self._screen.pending] if self._screen.pending.strip() else []))
+        outcome.tail = tuple(self.last_lines())
         return outcome
+
+    def last_lines(self) -> list[str]:
+        """Return the last lines of the serial console, with an unfinished one."""
+        return self._tail + ([self._screen.pending] if self._screen.pending.strip() else [])
 
     def _ask_haproxy(self, port: int) -> None:
         def ask() -> bool:
@@ -142,9 +162,29 @@ class Session:
         """Plug the VIP's port (see :class:`amphora_mkimage.boot.controller.Host`)."""
         return self.machine.plug(network)
 
-    def follow(self, done: Callable[[], bool], seconds: float) -> bool:
+    def restart(self, power: Power, client: Client, mac: str) -> str:
+        """Start the guest anew (see :class:`amphora_mkimage.boot.controller.Host`)."""
+        return restart(power, self.machine.monitor, self, client, mac)
+
+    def begin_again(self) -> GuestReport:
+        """Forget the boot so far; the next one may take as long, and has a report of its own, which is returned."""
+        self._pump()
+        self._heard = now = self.machine.seconds()
+        self._end_of_boot = now + self.timeout
+        self._login, self._resets, self._off = 0.0, 0, False
+        self._screen.forget()
+        self._reports.forget()
+        self.outcome.restarts.append(GuestReport())
+        return self.outcome.latest
+
+    def switched_off(self) -> bool:
+        """Whether the guest has switched itself off."""
+        return self._off
+
+    def follow(self, done: Callable[[], bool], seconds: float | None = None) -> bool:
         """Observe the machine until something is done; False when the guest died, or the time is over."""
-        return self._follow(done, min(self.timeout, self.machine.seconds() + seconds))
+        wanted = self._end_of_boot if seconds is None else self.machine.seconds() + seconds
+        return self._follow(done, min(self._end_of_boot, wanted))
 
     def in_background(self, work: Callable[[], T]) -> T:
         """Do something that takes long while the machine is being observed.
@@ -152,7 +192,7 @@ class Session:
         :raises MkimageError: the guest died, or the time is over; the work is then left to itself
         """
         future = self._background(work)
-        if not self._follow(future.done, self.timeout):
+        if not self._follow(future.done, self._end_of_boot):
             death_ = self.outcome.death
             raise MkimageError(death_.what if death_ else f"not done {self.timeout:.0f} s after power-on")
         return future.result()
@@ -188,7 +228,7 @@ class Session:
         ended = self.machine.ended()  # asked first: what it printed before its end is then read below
         before = self._screen.received + self._reports.received
         for line in self._reports.lines():
-            outcome.report.take(line)
+            outcome.latest.take(line)
             self.console.output(f"reporter: {line}", keep=False)
         if outcome.report.state and outcome.boot_seconds is None:
             outcome.boot_seconds = round(now, 1)
@@ -205,23 +245,24 @@ class Session:
     def _listen(self) -> list[str]:
         """Take in what is new on the serial console."""
         lines = self._screen.lines()
+        self._tail = [*self._tail, *lines][-_TAIL_LINES:]  # first: an interrupt may come while they are shown
         for line in lines:
             if self.stream:
                 self.console.note(line)
             else:
                 self.console.output(line, keep=False)
                 self.console.activity(line)
-        self._tail = [*self._tail, *lines][-_TAIL_LINES:]
         return lines
 
     def _end(self, ended: bool, now: float) -> Death | None:
         """Ways to die that are not read from the console."""
-        report = self.outcome.report
+        report = self.outcome.latest
         if ended and self._off:
             return Death("the guest switched itself off")
         if ended:
             return Death(self.machine.ending())
-        if self._resets > RESETS:
+        # After a reset from outside SeaBIOS resets the machine by itself, up to four times; that is not a loop.
+        if self._resets > RESETS and not self.outcome.restarts:
             return Death(f"the guest restarts in a loop ({self._resets} times so far)")
         if report.error:
             return Death(f"the reporter could not be started in the guest: {report.error}")
@@ -253,11 +294,18 @@ def be_the_controller(session: Session, client: Client) -> None:
     outcome, machine = session.outcome, session.machine
     link, (first, *others) = machine.drawing.link, session.network.subnets
     heartbeats = Received(link.heartbeats) if link else Capture(machine.drawing.wire, first.controller)
-    also = [Client(client.identity, machine.ports[subnet.version, agent.PORT]) for subnet in others]
-    controller = Controller(client, heartbeats, session, lambda name: session.console.note(f"agent: {name}"), also=also)
+    also = [Client(client.identity, machine.ports[subnet.version, agent.PORT], client.timeout) for subnet in others]
+    controller = Controller(
+        client,
+        heartbeats,
+        session,
+        lambda name: session.console.note(f"agent: {name}"),
+        also=also,
+        reboot=session.reboot,
+    )
     outcome.steps = controller.steps
     with session.console.step("driving the amphora agent"):
         controller.run()
     if not outcome.death and not controller.steps[-1].error:
         with session.console.step("waiting for the guest's last report"):
-            session.follow(lambda: outcome.report.deleted, UNITS_SECONDS)
+            session.follow(lambda: outcome.latest.deleted, UNITS_SECONDS)

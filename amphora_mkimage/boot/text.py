@@ -36,6 +36,10 @@ class Follower:
         self._raw = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
+    def forget(self) -> None:
+        """Forget the unfinished line: what writes there has begun anew."""
+        self.pending = self._raw = ""
+
     def lines(self) -> list[str]:
         """Return the lines completed since the last call, without control characters; empty ones are dropped."""
         try:

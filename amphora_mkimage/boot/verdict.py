@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Verdict:
     :param timeout: seconds that were allowed
     :param expected: what haproxy has to answer; None when the configuration is the user's own and may answer anything
     :param network: the guest's management network
+    :param reboot: the guest was to be restarted
     :param console_log: where the serial console is kept, "" when it is not
     """
 
@@ -36,6 +38,7 @@ class Verdict:
     outcome: Outcome
     expected: bytes | None
     network: Management = NETWORKS[Kind.USER]
+    reboot: bool = False
     console_log: str = ""
 
     def problems(self) -> list[str]:
@@ -57,8 +60,10 @@ class Verdict:
             return f"the guest's report was not complete after {self.timeout:.0f} s"
         text = f"not running after {self.timeout:.0f} s"
         if report.jobs:
-            return f"{text}; still starting: {', '.join(report.jobs)}"
-        return text if report.started else f"{text}; cloud-init did not get as far as the user data"
+            text += f"; still starting: {', '.join(report.jobs)}"
+        elif not report.started:
+            text += "; cloud-init did not get as far as the user data"
+        return text + (f"; the console last said: {self.outcome.tail[-1].strip()}" if self.outcome.tail else "")
 
     def _fact_problems(self) -> list[str]:
         facts = self.outcome.report.facts
@@ -74,16 +79,19 @@ class Verdict:
 
     def _agent_problems(self) -> list[str]:
         outcome, report = self.outcome, self.outcome.report
-        if not report.agent or not report.complete or outcome.death:
+        if not report.complete or outcome.death:
             return []
+        if not report.agent:
+            return ["--reboot: there is no amphora agent, so no load balancer to look for"] if self.reboot else []
         if outcome.unreachable:
             return []  # nobody asked it
         if not outcome.agent_version:
             return [f"{report.agent} does not answer: {outcome.agent_error}"]
         found = [f"amphora agent, {step.name}: {step.error}" for step in outcome.steps if step.error]
         before = {unit.unit for unit in report.facts.failed} if report.facts else set()
-        found += [f"{unit.unit} failed while the agent was driven" for unit in report.later if unit.unit not in before]
-        if not found and not report.deleted:
+        later = outcome.latest.later
+        found += [f"{unit.unit} failed while the agent was driven" for unit in later if unit.unit not in before]
+        if not found and not outcome.latest.deleted:
             found.append("the guest did not report its units after the deletion of the load balancer")
         return found
 
@@ -146,13 +154,13 @@ class Verdict:
         }
 
     def _agent_json(self) -> dict[str, Any]:
-        outcome, report = self.outcome, self.outcome.report
+        outcome, report, last = self.outcome, self.outcome.report, self.outcome.latest
         return {
             "unit": report.agent,
             "api_version": outcome.agent_version,
             "seconds": outcome.agent_seconds,
             "steps": [{**vars(step), "ok": not step.error} for step in outcome.steps],
-            "failed_units": _units_json(report.later) if report.later or report.deleted else None,
+            "failed_units": _units_json(last.later) if last.later or last.deleted else None,
         }
 
     def as_text(self) -> str:
@@ -165,9 +173,8 @@ class Verdict:
         if self.outcome.death and self.outcome.death.remedy:
             lines.append(f"  what to do: {self.outcome.death.remedy}")
         lines += [f"  {name:<11} {value}" for name, value in self._rows()]
-        facts, proxy = self.outcome.report.facts, self.outcome.report.haproxy
-        units = {unit.unit: unit for unit in (*(facts.failed if facts else ()), *self.outcome.report.later)}
-        for unit in units.values():
+        proxy = self.outcome.report.haproxy
+        for unit in self._failed_units():
             lines += [f"  {unit.unit}:", *(f"    {line}" for line in unit.journal)]
         if proxy and not proxy.started:
             lines += ["  haproxy:", *(f"    {line}" for line in proxy.output)]
@@ -176,6 +183,13 @@ class Verdict:
         if self.console_log:
             lines.append(f"  serial console: {self.console_log}")
         return "\n".join(lines) + "\n"
+
+    def _failed_units(self) -> list[FailedUnit]:
+        """Return the units that failed in any boot; the last journal of each."""
+        reports = (self.outcome.report, *self.outcome.restarts)
+        facts = [report.facts.failed if report.facts else () for report in reports]
+        units = itertools.chain(*facts, *(report.later for report in reports))
+        return list({unit.unit: unit for unit in units}.values())
 
     def _rows(self) -> list[tuple[str, str]]:
         outcome, report = self.outcome, self.outcome.report

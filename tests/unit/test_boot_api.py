@@ -11,7 +11,7 @@ import pytest
 from fake_agent import serving
 
 from amphora_mkimage.boot import agent
-from amphora_mkimage.boot.api import AgentError, Client
+from amphora_mkimage.boot.api import AgentError, Client, request_seconds
 from amphora_mkimage.boot.management import NETWORKS, Kind
 from amphora_mkimage.console import Console
 
@@ -26,6 +26,10 @@ def identity(tmp_path: Path) -> agent.Identity:
 def test_the_agent_is_asked_with_a_client_certificate(identity: agent.Identity) -> None:
     with serving(identity) as fake:
         assert Client(identity, fake.port, 10).version() == "1.0"
+
+
+def test_a_larger_guest_has_more_time() -> None:
+    assert [request_seconds(memory) for memory in (512, 1024, 4096)] == [240, 240, 420]
 
 
 def test_an_agent_with_a_foreign_certificate_is_not_believed(

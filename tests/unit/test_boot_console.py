@@ -98,3 +98,14 @@ def test_a_guest_that_never_ends_a_line_fills_no_memory(tmp_path: Path) -> None:
 def test_what_a_terminal_would_obey_is_removed() -> None:
     assert clean("\x1b[1;31mred\x1b[0m \x1b]0;title\x07\x1b(Bplain\x00\x7f") == "red plain"
     assert clean("a\tb\nc") == "a\tb\nc"
+
+
+def test_a_prompt_from_before_a_restart_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    path.write_text("amphora login: ")
+    follower = Follower(path)
+    assert (follower.lines(), follower.pending) == ([], "amphora login: ")
+    follower.forget()
+    assert (follower.lines(), follower.pending) == ([], "")
+    path.write_text(path.read_text() + "SeaBIOS\n")
+    assert follower.lines() == ["SeaBIOS"]

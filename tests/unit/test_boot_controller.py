@@ -20,10 +20,11 @@ from fake_agent import FakeAgent, serving
 from test_boot_heartbeat import HEADER, record, udp, wrap
 
 from amphora_mkimage.boot import agent, controller, vip
-from amphora_mkimage.boot.api import Client
+from amphora_mkimage.boot.api import AgentError, Client
 from amphora_mkimage.boot.controller import Controller, LoadBalancer, Step
 from amphora_mkimage.boot.heartbeat import Capture
 from amphora_mkimage.boot.management import NETWORKS, Kind
+from amphora_mkimage.boot.restart import Power
 from amphora_mkimage.console import Console
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
@@ -41,6 +42,8 @@ class FakeAmphora:
         self.sender, self.member = str(identity.amphora_id), "UP"
         self.reloads = self.deletes = True
         self.revisions: list[str] = []
+        self.restarts: list[Power] = []
+        self.refuses: Power | None = None
         self.controller = Controller(
             Client(identity, fake.port, 10), Capture(self.wire, MANAGER), self, lambda name: None
         )
@@ -48,6 +51,13 @@ class FakeAmphora:
     def plug(self, network: vip.Network) -> dict[int, int]:
         self.token = network.token.encode()
         return {80: self.port}
+
+    def restart(self, power: Power, client: Client, mac: str) -> str:
+        assert mac == self.controller.network.mac
+        self.restarts.append(power)
+        if power is self.refuses:
+            raise AgentError("not there")
+        return "API 1.0"
 
     def in_background(self, work: Callable[[], T]) -> T:
         return work()
@@ -238,6 +248,28 @@ def test_an_address_at_which_the_agent_is_not(amphora: FakeAmphora) -> None:
     assert amphora.failure()[0] == "other addresses"
 
 
+def test_the_guest_is_restarted_between_the_heartbeat_and_the_deletion(amphora: FakeAmphora) -> None:
+    amphora.controller.reboot = True
+    steps = amphora.run()
+    assert [(step.name, step.error) for step in steps[-4:]] == [
+        *(("heartbeat", ""), ("power button", ""), ("reset", ""), ("delete", "")),
+    ]
+    assert amphora.restarts == [Power.BUTTON, Power.RESET]
+
+
+@pytest.mark.parametrize("power", Power)
+def test_an_amphora_that_does_not_come_back(amphora: FakeAmphora, power: Power) -> None:
+    amphora.controller.reboot, amphora.refuses = True, power
+    assert amphora.failure() == (power, "not there")
+
+
+def test_a_member_that_is_not_reached_after_a_restart(amphora: FakeAmphora, monkeypatch: pytest.MonkeyPatch) -> None:
+    amphora.controller.reboot = True
+    monkeypatch.setattr(FakeAmphora, "restart", lambda self, *_: setattr(self, "token", b"another") or "")
+    name, error = amphora.failure()
+    assert (name, "no answer of the member" in error) == (Power.BUTTON, True)
+
+
 def test_a_listener_that_stays(amphora: FakeAmphora) -> None:
     amphora.deletes = False
     name, error = amphora.failure()
@@ -246,5 +278,7 @@ def test_a_listener_that_stays(amphora: FakeAmphora) -> None:
 
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy")
 def test_haproxy_accepts_the_configuration(tmp_path: Path) -> None:
-    (tmp_path / "cfg").write_bytes(LoadBalancer().config(vip.Network(), "1"))
+    config = LoadBalancer().config(vip.Network(), "1")
+    assert b"http-check send hdr Host member.amphora-mkimage.example\n" in config
+    (tmp_path / "cfg").write_bytes(config)
     subprocess.run(["haproxy", "-c", "-f", str(tmp_path / "cfg")], check=True)

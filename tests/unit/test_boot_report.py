@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from amphora_mkimage.boot import haproxy
 from amphora_mkimage.boot.controller import Step
 from amphora_mkimage.boot.death import Death
+from amphora_mkimage.boot.management import MAC, NETWORKS, Kind
 from amphora_mkimage.boot.report import GuestReport, phases
 from amphora_mkimage.boot.session import Outcome
 from amphora_mkimage.boot.verdict import Verdict
@@ -195,6 +197,51 @@ def test_only_our_own_configuration_has_a_known_answer() -> None:
 )
 def test_too_late_says_what_is_waited_for(events: list[dict[str, Any]], problem: str) -> None:
     assert verdict(Outcome(report=report(*events), timed_out=True)).problems() == [problem]
+
+
+def test_too_late_repeats_what_the_console_said_last() -> None:
+    (problem,) = verdict(Outcome(report=report(), timed_out=True, tail=("one", " two  "))).problems()
+    assert problem.endswith("; the console last said: two")
+
+
+def restarted(*events: dict[str, Any]) -> Outcome:
+    outcome = amphora({"event": "units", "failed": [{"unit": "a.service", "journal": ["first"]}], "deleted": False})
+    outcome.restarts = [report(*events)]
+    return outcome
+
+
+def test_after_a_restart_the_last_report_counts() -> None:
+    well = restarted({"event": "units", "failed": [], "deleted": True})
+    assert verdict(well).problems() == []
+    # The first boot's times are those of the image.
+    assert verdict(well).as_json()["systemd_seconds"] == {"kernel": 8.0, "userspace": 52.5}
+    ill = restarted({"event": "units", "failed": [{"unit": "b.service", "journal": ["second"]}], "deleted": True})
+    assert verdict(ill).problems() == ["b.service failed while the agent was driven"]
+    assert "second" in verdict(ill).as_text()
+
+
+def test_without_an_agent_there_is_nothing_to_look_for_after_a_reboot() -> None:
+    assert verdict(good()).problems() == []
+    (problem,) = dataclasses.replace(verdict(good()), reboot=True).problems()
+    assert "no amphora agent" in problem
+
+
+def test_a_guest_that_reaches_no_controller_was_not_asked() -> None:
+    network = {"event": "network", "cards": [{"name": "eth0", "mac": MAC, "mtu": 1450}], "routes": {"ipv4": ["x"]}}
+    outcome = good()
+    outcome.report.take(json.dumps({"event": "started", "agent": "amphora-agent.service"}))
+    outcome.report.take(json.dumps(network))
+    outcome.unreachable, outcome.agent_error = ("no default route",), "timed out"
+    result = dataclasses.replace(verdict(outcome), network=NETWORKS[Kind.DHCP])
+    (problem,) = result.problems()
+    assert problem.startswith("no default route for IPv4 on eth0")
+    assert result.as_json()["network"] == {
+        "kind": "dhcp",
+        "card": "eth0",
+        "mtu": 1450,
+        "routes": {"ipv4": ["x"], "ipv6": []},
+    }
+    assert "network     eth0, MTU 1450\n              x\n" in result.as_text()
 
 
 def test_keys_of_the_json_are_the_same_for_a_good_boot_and_a_dead_one() -> None:

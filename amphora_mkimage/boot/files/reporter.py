@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,6 +41,8 @@ UNITS_EVERY = 10
 BALANCERS = Path("/var/lib/octavia")
 JOURNAL_LINES = 12
 CARDS = Path("/sys/class/net")
+#: The agent's network namespace (octavia.common.constants, AMPHORA_NAMESPACE).
+NAMESPACE = "amphora-haproxy"
 TIMESTAMPS = ("Firmware", "Loader", "InitRD", "Userspace", "Finish")
 
 
@@ -127,7 +130,7 @@ def cloud_init() -> dict[str, object]:
 
 
 def network() -> dict[str, object]:
-    """List the network cards, and the routes of both families."""
+    """List the network cards, the routes of both families, and the cards that the agent has in its namespace."""
     cards = []
     for card in sorted(CARDS.iterdir()):
         try:
@@ -136,7 +139,9 @@ def network() -> dict[str, object]:
         except (OSError, ValueError):
             continue  # some drivers put files there
     routes = {f"ipv{version}": lines("ip", f"-{version}", "route", "show") for version in (4, 6)}
-    return {"cards": cards, "routes": routes}
+    status, inside = output("ip", "netns", "exec", NAMESPACE, "ip", "-oneline", "link")
+    macs = re.findall(r"link/ether (\S+)", inside) if status == 0 else []
+    return {"cards": cards, "routes": routes, "namespace": macs}
 
 
 def release() -> str:
