@@ -72,7 +72,9 @@ class Amphora:
             cfg.CONF.set_override(name, value, group="haproxy_amphora")
         self.amp = SimpleNamespace(id=place["id"], lb_network_ip="127.0.0.1", api_version=None)
         self.client = AmphoraAPIClient1_0()
-        self.heartbeats, self.wire = Capture(Path(place["management"])), Capture(Path(place["wire"]))
+        manager = place["manager"]
+        self.heartbeats = Capture(Path(place["management"]), manager)
+        self.wire = Capture(Path(place["wire"]), manager)
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager

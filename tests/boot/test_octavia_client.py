@@ -80,6 +80,7 @@ class Drive:
             "second": dataclasses.asdict(SECOND),
             "ports": ports,
             "management": str(machine.drawing.wire),
+            "manager": next(iter(session.network.controllers.values())),
             "wire": str(wire),
         }
         path = self.place / "place.json"

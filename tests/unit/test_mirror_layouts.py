@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import socket
 import subprocess
+import tempfile
 import tomllib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -257,12 +259,24 @@ def test_the_login_of_this_hosts_apt_for_its_own_mirror(
         assert "the server wants a login" in raised.value.remedy and "BASE_OS_MIRROR" in raised.value.remedy
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_login_that_may_not_be_read_is_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    (tmp_path / "apt.conf").write_text(f'Dir::Etc "{tmp_path}";\n')
-    (tmp_path / "auth.conf").touch(mode=0)
-    assert host_logins.read(["http://m.example/debian"]).unread == (str(tmp_path / "auth.conf"),)
+@pytest.fixture
+def ordinary() -> Iterator[None]:
+    """Have no privilege, though the tests may be root's: root may read everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+    yield
+    os.seteuid(before)
+
+
+def test_a_login_that_may_not_be_read_is_named_by_its_file(ordinary: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tmp_path is below a directory that only its owner may enter.
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        etc = Path(place)
+        monkeypatch.setenv("APT_CONFIG", str(etc / "apt.conf"))
+        (etc / "apt.conf").write_text(f'Dir::Etc "{etc}";\n')
+        (etc / "auth.conf").touch(mode=0)
+        assert host_logins.read(["http://m.example/debian"]).unread == (str(etc / "auth.conf"),)
 
 
 def test_a_file_that_may_not_be_read_is_in_the_remedy(tmp_path: Path) -> None:
