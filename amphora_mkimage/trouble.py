@@ -71,6 +71,8 @@ _WORDS = {
     Kind.PROXY_REFUSED: (
         r"ProxyError|[Cc]annot connect to proxy|the proxy: Connection refused|Invalid response from proxy"
         r"|HTTP code \d+ from proxy|Tunnel connection failed"
+        # pip from 26 on does not speak of a proxy: it connected to another place than the URL names.
+        r"|HTTPConnection\(host='([^']+)', port=(\d+)\).*refused\]?.*: https?://(?!\1:\2/)(?!\1/)"
     ),
     Kind.NAME: (
         r"Could not resolve|Temporary failure resolving|Something wicked happened resolving|has no address"

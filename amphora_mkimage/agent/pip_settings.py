@@ -20,15 +20,18 @@ from amphora_mkimage.proxies import Proxies
 #: variable takes precedence over a file; an empty one does not. Options of our command line need no entry.
 _FOREIGN = {
     "CONSTRAINT": os.devnull,
-    "BUILD_CONSTRAINT": os.devnull,
+    "BUILD_CONSTRAINT": "",
     "REQUIREMENT": os.devnull,
     "REQUIRE_VIRTUALENV": "0",
     "NO_BINARY": "",
     "ONLY_BINARY": "",
     "PREFER_BINARY": "0",
     "DEST": "",
-    "UPLOADED_PRIOR_TO": "9999-12-31T00:00:00Z",
+    "UPLOADED_PRIOR_TO": "",
 }
+#: Those that nothing can be said in the place of. Whatever their value, pip from 26 on refuses --no-build-isolation
+#: beside the one, and for the other asks the index for dates that not every index has.
+_UNANSWERABLE = {"BUILD_CONSTRAINT", "UPLOADED_PRIOR_TO"}
 _LINE = re.compile(r"(:env:|global|download)\.([a-z-]+)=(.*)")
 _INDEXES = ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS")
 
@@ -44,7 +47,11 @@ def environment(pip: Sequence[str]) -> dict[str, str]:
         if not name.startswith("PIP_") or name.removeprefix("PIP_") not in _FOREIGN
     }
     said = _said(pip, env)
-    env |= {f"PIP_{name}": value for name, value in _FOREIGN.items() if name in said and value}
+    if _UNANSWERABLE & said.keys():
+        env |= {f"PIP_{name}": value for name, value in said.items() if name not in _FOREIGN}
+        env["PIP_CONFIG_FILE"] = os.devnull  # of which pip's user guide says that no file at all is read
+    else:
+        env |= {f"PIP_{name}": value for name, value in _FOREIGN.items() if name in said and value}
     if said.get("NO_INDEX", "").lower() in ("1", "true", "yes", "on") and not said.get("FIND_LINKS"):
         env["PIP_NO_INDEX"] = "0"  # with nothing beside it, it leaves no place to fetch from
     urls = [word for name in _INDEXES for word in said.get(name, "").split() if "://" in word]

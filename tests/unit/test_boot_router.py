@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from public import PYTHON, public_root
 
 from amphora_mkimage import process
 from amphora_mkimage.boot import router
@@ -30,8 +32,8 @@ ROUTED = [kind for kind in Kind if kind is not Kind.USER]
 ROUTER, MTU = "3", "26"
 
 
-def seen(kind: Kind, route: str = "route", become: tuple[str, ...] = ()) -> dict[str, Any]:
-    done = subprocess.run([*become, *GUEST, kind, route], capture_output=True, text=True, timeout=120, check=False)
+def seen(kind: Kind, route: str = "route", argv: Sequence[str] = GUEST, env: Mapping[str, str] | None = None) -> Any:
+    done = subprocess.run([*argv, kind, route], capture_output=True, text=True, timeout=120, check=False, env=env)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -84,8 +86,10 @@ def test_a_guest_without_a_default_route_is_neither_reached_nor_heard() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user")
 def test_an_ordinary_user_has_a_router_too() -> None:
+    program = shutil.copy(GUEST[-1], public_root())
     become = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all")
-    assert seen(Kind.DUAL, become=become)["silent"] == []
+    env = {**os.environ, "PYTHONPATH": str(public_root())}
+    assert seen(Kind.DUAL, argv=[*become, PYTHON, str(program)], env=env)["silent"] == []
 
 
 def test_nothing_outlives_the_program() -> None:
