@@ -12,12 +12,12 @@ image: $(VENV)/.installed
 	$(VENV)/bin/amphora-mkimage $(ARGS)
 
 define TEST_PLAN
-make test: about 9 minutes on two idle cores, set-up and downloads (some 250 MB) included:
+make test: about 7 minutes on two idle cores, set-up and downloads (some 250 MB) included:
   1. what it needs: packages of bindep.txt, a virtual environment in .venv      1 to 3 min
   2. style and types                                                            1 min
   3. unit tests, one process for each core                                      2 min
   4. one real build (debian-minimal), its tar verified, its disk booted,
-     driven as by Octavia's controller; with KVM this takes seconds             4 min
+     driven as by Octavia's controller; with KVM this takes seconds             3 min
   5. its management network as 31 config drives describe it, in namespaces      1 min
 Everything else that is not slow: make test-all (another 40 minutes).
 endef
