@@ -25,3 +25,14 @@ def test_it_reaches_a_controller_in_another_network(kind: Kind, built_image: Pat
         assert any(route.startswith(f"default via {gateway}") for route in routes), routes
     # A heartbeat came to each of the controller's addresses.
     assert [step["name"] for step in result["agent"]["steps"] if step["ok"]][-2:] == ["heartbeat", "delete"]
+
+
+@pytest.mark.slow
+def test_its_load_balancer_is_there_again_after_the_power_button_and_after_a_reset(built_image: Path, run_cli) -> None:
+    arguments = ("--json", "--reboot", "--network", Kind.DUAL, "--timeout", "3000", built_image)
+    done = run_cli("boot", *arguments, timeout=4000)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert (result["state"], result["failed_units"], result["problems"]) == ("running", [], [])
+    steps = [step["name"] for step in result["agent"]["steps"] if step["ok"]]
+    assert steps[-3:] == ["power button", "reset", "delete"]
